@@ -1,0 +1,3 @@
+//! The executable: finds its role and hands over.
+
+fn main() {}
