@@ -54,12 +54,7 @@ pub struct Error {
 impl Error {
     /// An error with a message for the client.
     pub fn new(kind: Kind, client: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            kind,
-            client: client.into(),
-            log: None,
-            retry_after: None,
-        }
+        Self { kind, client: client.into(), log: None, retry_after: None }
     }
 
     /// 400: what was wrong with the request, named.
@@ -94,18 +89,12 @@ impl Error {
 
     /// 503, to be tried again after `retry_after` seconds.
     pub fn unavailable(client: impl Into<Cow<'static, str>>, retry_after: u32) -> Self {
-        Self {
-            retry_after: Some(retry_after),
-            ..Self::new(Kind::Unavailable, client)
-        }
+        Self { retry_after: Some(retry_after), ..Self::new(Kind::Unavailable, client) }
     }
 
     /// 429, to be tried again after `retry_after` seconds.
     pub fn rate_limited(retry_after: u32) -> Self {
-        Self {
-            retry_after: Some(retry_after),
-            ..Self::new(Kind::RateLimited, "too many requests")
-        }
+        Self { retry_after: Some(retry_after), ..Self::new(Kind::RateLimited, "too many requests") }
     }
 
     /// Adds what only the log may know.

@@ -10,3 +10,4 @@ pub mod secret;
 // Floor 1: tools; they import floor 0, never each other.
 pub mod clock;
 pub mod random;
+pub mod store;

@@ -59,9 +59,7 @@ impl Username {
     pub fn parse(text: &str) -> Result<Self> {
         let folded = text.to_ascii_lowercase();
         let first_fits = folded.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-        let rest_fits = folded
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-@+".contains(&b));
+        let rest_fits = folded.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-@+".contains(&b));
         if folded.len() > 128 || !first_fits || !rest_fits {
             return Err(Error::invalid(
                 "username must be 1-128 characters of a-z 0-9 . _ - @ +, the first a letter or digit",
@@ -102,9 +100,7 @@ impl RoleName {
     /// `InvalidRequest` naming the rule.
     pub fn parse(text: &str) -> Result<Self> {
         let first_fits = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-        let rest_fits = text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._:-".contains(&b));
+        let rest_fits = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._:-".contains(&b));
         if text.len() > 64 || !first_fits || !rest_fits {
             return Err(Error::invalid(
                 "a role must be 1-64 characters of a-z 0-9 . _ : -, the first a letter or digit",
@@ -218,7 +214,9 @@ mod tests {
     fn names_fold_ascii_and_refuse_what_is_not_a_name() {
         assert_eq!(Username::parse("Alice.B+x@Example-1_2").unwrap().as_str(), "alice.b+x@example-1_2");
         let too_long = "a".repeat(129);
-        for bad in ["", ".a", "-a", "a b", "ä", "a/b", "a\n", "K\u{212a}", &too_long, "0194e2f0-7d3a-7c1e-9b52-2f6d0a4c8e11"] {
+        for bad in
+            ["", ".a", "-a", "a b", "ä", "a/b", "a\n", "K\u{212a}", &too_long, "0194e2f0-7d3a-7c1e-9b52-2f6d0a4c8e11"]
+        {
             assert!(Username::parse(bad).is_err(), "{bad:?}");
         }
         assert!(Username::parse("0194E2F0-7D3A-7C1E-9B52-2F6D0A4C8E11").is_err(), "folded, it is a UUID");
@@ -238,7 +236,9 @@ mod tests {
     fn only_the_lower_case_hyphenated_form_is_an_id() {
         let id = "0194e2f0-7d3a-7c1e-9b52-2f6d0a4c8e11";
         assert_eq!(AccountId::parse(id).unwrap().to_string(), id);
-        for bad in [id.to_uppercase(), id.replace('-', ""), format!("{{{id}}}"), format!("urn:uuid:{id}"), String::new()] {
+        for bad in
+            [id.to_uppercase(), id.replace('-', ""), format!("{{{id}}}"), format!("urn:uuid:{id}"), String::new()]
+        {
             assert!(AccountId::parse(&bad).is_none(), "{bad}");
         }
     }

@@ -194,7 +194,9 @@ mod tests {
                 username: Username::parse("bob").unwrap(),
             }),
             ip: Some("2001:db8::1".into()),
-            details: [("role".to_owned(), json!("a\u{8}\"\u{1f}é")), ("count".to_owned(), json!(3))].into_iter().collect(),
+            details: [("role".to_owned(), json!("a\u{8}\"\u{1f}é")), ("count".to_owned(), json!(3))]
+                .into_iter()
+                .collect(),
             hash: [0; 32],
         };
         assert_eq!(

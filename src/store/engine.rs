@@ -1,0 +1,245 @@
+//! SQLite itself: opening a file the way it has to be open, migrating it, and judging its errors.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::audit::append;
+use super::schema;
+use crate::error::{Error, Result};
+use crate::model::audit::{EventType, NewEvent, Occasion};
+
+/// How long a statement waits for another process's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What an error of the engine says about the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// No room, or no right to write: may pass.
+    Full,
+    /// The file can't be trusted.
+    Io,
+    /// Nothing about the file, but the transaction is gone or can't go on.
+    Aborted,
+}
+
+/// Turns an engine error into ours. The text is for the log; it can hold table and column names, never values.
+pub(super) fn judge(error: rusqlite::Error) -> (Option<Fault>, Error) {
+    let text = format!("database: {error}");
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
+            (Some(Fault::Full), Error::unavailable("the server is read-only", 30).because(text))
+        }
+        Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            (Some(Fault::Io), Error::unavailable("the server is read-only", 30).because(text))
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
+            Some(Fault::Aborted),
+            Error::unavailable("the database is busy", 1)
+                .because(format!("{text}: another process holds the database for longer than 5 s")),
+        ),
+        Some(ErrorCode::OutOfMemory | ErrorCode::OperationInterrupted) => (Some(Fault::Aborted), Error::internal(text)),
+        _ => (None, Error::internal(text)),
+    }
+}
+
+/// An error while opening, for the operator.
+fn cannot_open(path: &Path, why: impl std::fmt::Display) -> Error {
+    Error::internal(format!("cannot open the database {}: {why}", path.display()))
+}
+
+/// Makes an empty file, readable by nobody else whatever the umask, if there is none. SQLite gives the WAL and the
+/// shared-memory file the same owner and mode.
+pub(super) fn create_file(path: &Path) -> Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(file) => file
+            .set_permissions(std::fs::Permissions::from_mode(0o600))
+            .and_then(|()| file.sync_all())
+            .map_err(|e| cannot_open(path, e)),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(cannot_open(path, e)),
+    }
+}
+
+/// Opens the writing connection: WAL, `synchronous=FULL`, foreign keys, `secure_delete`, a bounded WAL.
+pub(super) fn connect(path: &Path) -> Result<Connection> {
+    let open = || {
+        let connection = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE,
+        )?;
+        prepare(&connection)?;
+        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| {
+            let mode: String = row.get(0)?;
+            if mode.eq_ignore_ascii_case("wal") { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
+        })?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
+        connection.pragma_update_and_check(None, "journal_size_limit", 4 << 20, |_| Ok(()))?;
+        connection.pragma_update(None, "temp_store", "memory")?;
+        Ok(connection)
+    };
+    open().map_err(|e: rusqlite::Error| cannot_open(path, e))
+}
+
+/// Opens a connection that only reads.
+pub(super) fn connect_reader(path: &Path) -> Result<Connection> {
+    let open = || {
+        let connection = Connection::open_with_flags(
+            path,
+            // Not READ_ONLY: the last connection to close checkpoints the WAL and removes it, and has to be able to.
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE,
+        )?;
+        prepare(&connection)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    };
+    open().map_err(|e: rusqlite::Error| judge(e).1)
+}
+
+/// What every connection has in common.
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    Ok(())
+}
+
+/// The schema version of an open database.
+pub(super) fn version(connection: &Connection) -> Result<i64> {
+    schema::version_of(connection).map_err(|e| judge(e).1)
+}
+
+/// What to say to a version that isn't ours.
+pub(super) fn wrong_version(found: i64) -> Error {
+    let ours = schema::LATEST;
+    Error::internal(if found > ours {
+        format!("the database has schema version {found}, newer than this program's {ours}: use the newer program")
+    } else {
+        format!("the database has schema version {found}, this program needs {ours}: run 'mciasdb schema migrate'")
+    })
+}
+
+/// Applies what is pending, each migration in one transaction with its event, after a copy `….before-vN`.
+pub(super) fn migrate(connection: &mut Connection, path: &Path, occasion: Occasion, migrations: &[&str]) -> Result<()> {
+    let target = migrations.len() as i64;
+    let found = version(connection)?;
+    if found > target {
+        return Err(wrong_version(found));
+    }
+    if found > 0 && found < target {
+        copy_before(connection, path, target)?;
+    }
+    for (index, migration) in migrations.iter().enumerate() {
+        apply(connection, index as i64 + 1, migration, occasion)?;
+    }
+    Ok(())
+}
+
+/// Applies one migration, unless another process was quicker.
+fn apply(connection: &mut Connection, to: i64, migration: &str, occasion: Occasion) -> Result<()> {
+    let failed = |e: rusqlite::Error| Error::internal(format!("cannot migrate the database to version {to}: {e}"));
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    // Asked again inside the transaction: another process may have been at it.
+    if version(&tx)? >= to {
+        return Ok(());
+    }
+    tx.execute_batch(migration).map_err(failed)?;
+    tx.execute("INSERT INTO schema_version (version, applied_at) VALUES (?1, ?2)", (to, occasion.time.timestamp()))
+        .map_err(failed)?;
+    tx.pragma_update(None, "user_version", to).map_err(failed)?;
+    append(&tx, NewEvent::of(EventType::SchemaMigrated).with("from", to - 1).with("to", to), occasion)
+        .map_err(failed)?;
+    tx.commit().map_err(failed)
+}
+
+/// Copies the database beside itself before it is migrated; an older copy of that name is replaced whole.
+fn copy_before(connection: &Connection, path: &Path, target: i64) -> Result<()> {
+    let named = |suffix: &str| -> PathBuf {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".before-v{target}{suffix}"));
+        name.into()
+    };
+    let (partial, copy) = (named(".partial"), named(""));
+    let failed = |why: String| Error::internal(format!("cannot copy the database to {}: {why}", copy.display()));
+    let _ = std::fs::remove_file(&partial); // left by a copy that was interrupted, or not there
+    create_file(&partial)?;
+    let name = partial.to_str().ok_or_else(|| failed("the path is not UTF-8".into()))?;
+    connection.execute("VACUUM INTO ?1", [name]).map_err(|e| failed(e.to_string()))?;
+    OpenOptions::new()
+        .write(true)
+        .open(&partial)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| std::fs::rename(&partial, &copy))
+        .map_err(|e| failed(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::audit::Via;
+    use crate::model::time::Millis;
+
+    fn occasion() -> Occasion {
+        Occasion { time: Millis::new(1_800_000_000_000), via: Via::Server, ip: None }
+    }
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn a_failing_migration_leaves_the_version_before_and_a_copy() {
+        let dir = folder();
+        let path = dir.path().join("t.db");
+        create_file(&path).unwrap();
+        let mut connection = connect(&path).unwrap();
+        migrate(&mut connection, &path, occasion(), schema::MIGRATIONS).unwrap();
+        let broken = [schema::MIGRATIONS, &["CREATE TABLE half (x) STRICT; NONSENSE;"]].concat();
+        let error = migrate(&mut connection, &path, occasion(), &broken).unwrap_err();
+        assert!(error.to_string().contains("cannot migrate"), "{error}");
+        assert_eq!(version(&connection).unwrap(), schema::LATEST);
+        assert!(connection.execute("SELECT * FROM half", []).is_err(), "nothing of it stays");
+        let copy = connect(&dir.path().join(format!("t.db.before-v{}", schema::LATEST + 1))).unwrap();
+        assert_eq!(version(&copy).unwrap(), schema::LATEST);
+    }
+
+    #[test]
+    fn migrating_twice_changes_nothing_and_a_newer_database_is_refused() {
+        let dir = folder();
+        let path = dir.path().join("t.db");
+        create_file(&path).unwrap();
+        let mut connection = connect(&path).unwrap();
+        migrate(&mut connection, &path, occasion(), schema::MIGRATIONS).unwrap();
+        migrate(&mut connection, &path, occasion(), schema::MIGRATIONS).unwrap();
+        let events: i64 = connection.query_row("SELECT count(*) FROM audit_log", [], |r| r.get(0)).unwrap();
+        assert_eq!(events, schema::LATEST);
+        connection.pragma_update(None, "user_version", schema::LATEST + 1).unwrap();
+        let error = migrate(&mut connection, &path, occasion(), schema::MIGRATIONS).unwrap_err();
+        assert!(error.to_string().contains("newer"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_refused_and_untouched() {
+        let dir = folder();
+        let path = dir.path().join("t.db");
+        std::fs::write(&path, vec![b'x'; 8192]).unwrap();
+        assert!(connect(&path).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), vec![b'x'; 8192]);
+    }
+
+    #[test]
+    fn the_file_is_made_for_its_owner_alone() {
+        let dir = folder();
+        let path = dir.path().join("t.db");
+        create_file(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,124 @@
+//! Tokens: every one ever issued and not yet pruned. A check is one statement over one row and what hangs on it.
+
+use super::accounts::roles;
+use super::{Tx, View, statements};
+use crate::error::Result;
+use crate::model::account::{AccountId, AccountStatus, AccountType, RoleName, Username};
+use crate::model::time::Timestamp;
+use crate::model::token::{Audience, Jti, RevokeReason};
+
+/// A token about to be issued.
+#[derive(Debug, Clone)]
+pub struct NewTokenRow {
+    /// Its id.
+    pub jti: Jti,
+    /// Whose it is.
+    pub account: AccountId,
+    /// The key it is signed with.
+    pub kid: String,
+    /// Whom it is for.
+    pub audience: Audience,
+    /// The token it was got with and dies with.
+    pub parent: Option<Jti>,
+    /// `iat`
+    pub issued_at: Timestamp,
+    /// `exp`
+    pub expires_at: Timestamp,
+    /// `auth_time`
+    pub auth_time: Timestamp,
+}
+
+/// Everything the database has to say of a token.
+pub struct TokenState {
+    /// Whose it is.
+    pub account: AccountId,
+    /// The account's name.
+    pub username: Username,
+    /// The account's type.
+    pub account_type: AccountType,
+    /// The account's status.
+    pub status: AccountStatus,
+    /// Roles held now, sorted.
+    pub roles: Vec<RoleName>,
+    /// The key it was signed with.
+    pub kid: String,
+    /// Whom it is for.
+    pub audience: Audience,
+    /// The token it dies with.
+    pub parent: Option<Jti>,
+    /// `iat`
+    pub issued_at: Timestamp,
+    /// `exp`
+    pub expires_at: Timestamp,
+    /// Whether it, or the token it dies with, was revoked.
+    pub revoked: bool,
+    /// Whether its key was revoked.
+    pub key_revoked: bool,
+    /// Until when its key verifies; without end where there is none.
+    pub key_verify_until: Option<Timestamp>,
+}
+
+statements! {
+    STATE Search = "SELECT accounts.uuid, accounts.username, accounts.account_type, accounts.status,
+            (SELECT group_concat(role, ' ') FROM account_roles WHERE account_id = accounts.id),
+            token_revocation.kid, token_revocation.audience, token_revocation.parent_jti,
+            token_revocation.issued_at, token_revocation.expires_at,
+            token_revocation.revoked_at IS NOT NULL OR parent.revoked_at IS NOT NULL,
+            signing_keys.revoked_at IS NOT NULL, signing_keys.verify_until
+        FROM token_revocation
+        JOIN accounts ON accounts.id = token_revocation.account_id
+        JOIN signing_keys ON signing_keys.kid = token_revocation.kid
+        LEFT JOIN token_revocation AS parent ON parent.jti = token_revocation.parent_jti
+        WHERE token_revocation.jti = ?1";
+    INSERT Search = "INSERT INTO token_revocation
+        (jti, account_id, kid, audience, parent_jti, issued_at, expires_at, auth_time)
+        SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?8 FROM accounts WHERE uuid = ?2";
+    REVOKE Search = "UPDATE token_revocation SET revoked_at = ?2, revoke_reason = ?3
+        WHERE jti = ?1 AND revoked_at IS NULL";
+    REVOKE_DESCENDANTS Search = "WITH RECURSIVE gone (jti) AS (
+            SELECT jti FROM token_revocation WHERE parent_jti = ?1
+            UNION SELECT token_revocation.jti FROM gone JOIN token_revocation ON token_revocation.parent_jti = gone.jti)
+        UPDATE token_revocation SET revoked_at = ?2, revoke_reason = 'parent_revoked'
+        WHERE jti IN (SELECT jti FROM gone) AND revoked_at IS NULL";
+}
+
+impl View<'_> {
+    /// Everything there is to say of a token; none for one that was never issued, or is pruned.
+    pub fn token_state(&self, jti: Jti) -> Result<Option<TokenState>> {
+        self.row(STATE, [jti], |row| {
+            Ok(TokenState {
+                account: row.get(0)?,
+                username: row.get(1)?,
+                account_type: row.get(2)?,
+                status: row.get(3)?,
+                roles: roles(row, 4)?,
+                kid: row.get(5)?,
+                audience: row.get(6)?,
+                parent: row.get(7)?,
+                issued_at: row.get(8)?,
+                expires_at: row.get(9)?,
+                revoked: row.get(10)?,
+                key_revoked: row.get(11)?,
+                key_verify_until: row.get(12)?,
+            })
+        })
+    }
+}
+
+impl Tx<'_> {
+    /// Remembers a token; it counts from here on.
+    pub fn insert_token(&self, new: &NewTokenRow) -> Result<()> {
+        let values =
+            (new.jti, new.account, &new.kid, &new.audience, new.parent, new.issued_at, new.expires_at, new.auth_time);
+        self.run(INSERT, values).map(drop)
+    }
+
+    /// Revokes a token and every token got with it; `false` where it was revoked before, or isn't there.
+    pub fn revoke_token(&self, jti: Jti, reason: RevokeReason, now: Timestamp) -> Result<bool> {
+        let revoked = self.run(REVOKE, (jti, now, reason))? == 1;
+        if revoked {
+            self.run(REVOKE_DESCENDANTS, (jti, now))?;
+        }
+        Ok(revoked)
+    }
+}
