@@ -162,6 +162,15 @@ pub struct NewAccount {
     pub password: Option<Password>,
 }
 
+/// A role of an account, to be given or taken.
+#[derive(Debug, Clone)]
+pub struct RoleOf {
+    /// Whose.
+    pub account: AccountId,
+    /// Which.
+    pub role: RoleName,
+}
+
 /// Which accounts to list, and which page of them.
 #[derive(Debug, Clone, Default)]
 pub struct AccountFilter {

@@ -4,6 +4,7 @@
 pub mod account;
 pub mod audit;
 pub mod credential;
+pub mod net;
 pub mod time;
 pub mod token;
 

@@ -143,6 +143,28 @@ pub struct ValidateToken {
     pub token: BearerToken,
     /// The audience it must be for.
     pub audience: Option<Audience>,
+    /// Whether a bad token is an error, as it is where it was the caller's own in the header.
+    pub bad_is_error: bool,
+}
+
+/// What a validation finds: nothing more of a bad token than that it is bad.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Validation {
+    /// It is good right now.
+    Good(ValidToken),
+    /// It isn't, for whatever reason.
+    Bad,
+}
+
+/// A good token, for a proxy that asks before it lets a request through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guarded(pub ValidToken);
+
+/// What is asked of an exchange.
+#[derive(Debug, Clone)]
+pub struct ExchangeToken {
+    /// Whom the new token is for.
+    pub audience: Audience,
 }
 
 /// What a good token comes to, right now.
@@ -202,6 +224,10 @@ pub struct PublicKey {
     /// The 32 bytes of the Ed25519 public key.
     pub bytes: [u8; 32],
 }
+
+/// Every key that verifies or soon signs (RFC 7517, section 5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicKeys(pub Vec<PublicKey>);
 
 /// Whether the house is in order, as health and readiness tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -270,6 +270,7 @@ impl Tx<'_> {
 }
 
 /// How far a statement may reach into a table.
+#[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
     /// Every table by an index.

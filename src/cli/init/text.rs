@@ -1,0 +1,95 @@
+//! What `init` writes for people: the configuration file, and what to run next.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use super::Plan;
+use super::files::Layout;
+use super::owner;
+use crate::cli::term::shell_word;
+
+/// The port that REST listens on.
+pub const REST_PORT: u16 = 8443;
+const GRPC_PORT: u16 = 9443;
+
+/// A short `mcias.conf` with every section the instance needs.
+pub fn config(plan: &Plan) -> String {
+    let layout = &plan.layout;
+    let address = if plan.hosts.is_empty() { "127.0.0.1" } else { "0.0.0.0" };
+    let master = match &plan.passphrase {
+        Some((variable, _)) => {
+            format!(
+                "# The passphrase that opens the database is in this environment variable.\npassphrase_env = {}",
+                quoted(variable)
+            )
+        }
+        None => {
+            format!(
+                "# Opens the database. Keep a copy where the database's copies are not.\nkeyfile = {}",
+                path(layout, &layout.master_key)
+            )
+        }
+    };
+    format!(
+        "# The configuration of this MCIAS instance. Relative paths start from this file's folder.
+
+[server]
+listen_addr = \"{address}:{REST_PORT}\"
+# gRPC is off without an address of its own.
+# grpc_addr = \"{address}:{GRPC_PORT}\"
+tls_cert = {cert}
+tls_key = {key}
+
+[database]
+path = {database}
+
+[tokens]
+# Stands in every token; tokens of a former issuer are refused.
+issuer = {issuer}
+
+[master_key]
+{master}
+",
+        cert = path(layout, &layout.server_cert),
+        key = path(layout, &layout.server_key),
+        database = path(layout, &layout.database),
+        issuer = quoted(&plan.issuer),
+    )
+}
+
+/// A path as the file has it. Those below the configuration's folder are ours and plain, and so are the system's.
+fn path(layout: &Layout, path: &Path) -> String {
+    let shown = if layout.owner.is_some() { path } else { path.strip_prefix(layout.folder()).unwrap_or(path) };
+    quoted(&shown.to_string_lossy())
+}
+
+/// A TOML basic string.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// What to run next, as lines for a shell; the rest are comments, so that all of it can be pasted.
+pub fn next_steps(plan: &Plan, program: &OsStr) -> String {
+    let layout = &plan.layout;
+    let word = |path: &Path| shell_word(path.as_os_str());
+    let mut out = format!("# A new instance is in {}.\n", word(layout.folder()));
+    if let Some((variable, _)) = &plan.passphrase {
+        out.push_str(&format!("# The server needs the passphrase in its environment:\nexport {variable}\n"));
+    }
+    let start = format!("{} server --config {}", shell_word(program), word(&layout.config));
+    let start = match layout.owner {
+        Some(_) => format!("su -s /bin/sh {} -c {}", owner::NAME, shell_word(OsStr::new(&start))),
+        None => start,
+    };
+    let password = word(&layout.admin_password);
+    out.push_str(&format!(
+        "\n# Start the server:\n{start}\n\n\
+         # The password of '{admin}' is in {password}. Log in, from another terminal:\n\
+         printf '{{\"username\":\"{admin}\",\"password\":\"%s\"}}' \"$(cat {password})\" |\n  \
+         curl --cacert {ca} -H 'Content-Type: application/json' --data-binary @- \
+         https://localhost:{REST_PORT}/v1/auth/login\n",
+        admin = plan.admin,
+        ca = word(&layout.ca_cert),
+    ));
+    out
+}

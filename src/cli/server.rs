@@ -1,0 +1,48 @@
+//! The role `mciassrv`: the REST and gRPC server.
+
+mod certificates;
+mod healthcheck;
+mod run;
+
+use std::path::Path;
+
+use super::command::{Command, Flag, Role};
+use super::parse::Parsed;
+use super::term::Failure;
+use crate::config::{self, Config};
+
+/// The role's table.
+pub static ROLE: Role = Role {
+    name: "mciassrv",
+    word: "server",
+    about: "the REST server",
+    common: &[],
+    commands: &[Command {
+        name: "",
+        about: "the REST server",
+        notes: &[
+            "Runs in the foreground and logs to standard error. SIGTERM ends it once requests under way are done; \
+             SIGHUP reads certificate, key and log level again.",
+        ],
+        flags: &[
+            Flag::value("config", "FILE", "the configuration").required(),
+            Flag::switch("healthcheck", "ask the running server whether it is well; exit code 0 or 1"),
+        ],
+        args: &[],
+        example: "mciassrv --config /etc/mcias/mcias.conf",
+        run,
+    }],
+    example: "mciassrv --config /etc/mcias/mcias.conf",
+    roles: &[],
+};
+
+fn run(parsed: &Parsed) -> Result<(), Failure> {
+    let config = load(parsed)?;
+    if parsed.switch("healthcheck") { healthcheck::ask(&config) } else { run::run(&config) }
+}
+
+/// The configuration that `--config` names.
+fn load(parsed: &Parsed) -> Result<Config, Failure> {
+    let path = parsed.value("config").unwrap_or_default();
+    config::load(Path::new(path)).map_err(|e| Failure { code: super::term::ASKED_WRONGLY, message: e.to_string() })
+}

@@ -1,0 +1,324 @@
+//! The server's life: open the house, open the doors, keep an eye on things, close the doors, close the house.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use super::certificates::Watched;
+use crate::cli::VERSION;
+use crate::cli::secrets;
+use crate::cli::term::Failure;
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::limits;
+use crate::model::audit::{EventType, Occasion, Via};
+use crate::net::connections::{Connections, Limits, TimeLimits};
+use crate::net::house::House;
+use crate::net::lane::Lanes;
+use crate::net::limit::{Limiter, Rate, Rates};
+use crate::net::listen::{self, ConnInfo, Protocol};
+use crate::net::log::{self, Log};
+use crate::net::notify::Notifier;
+use crate::net::tls;
+use crate::rest::Rest;
+use crate::service::{Policy, Readiness, Service};
+use crate::store::{ServerLock, Store};
+
+/// File descriptors that aren't connections: listeners, the database, its readers, the log.
+const OTHER_FILES: u64 = 64;
+/// How many of the last logins tell which networks are known.
+const KNOWN_LOGINS: u32 = 1000;
+/// How often the clock is looked at.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(5);
+/// How often the certificate files are looked at.
+const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
+/// How often a checkpoint is signed, and the parameters of stored hashes are counted.
+const HOURLY: Duration = Duration::from_secs(3600);
+/// How long work that nobody waits for any more has to end before the database is closed.
+const LAST_WORK: Duration = Duration::from_secs(10);
+
+/// Runs the server until a signal ends it.
+///
+/// # Errors
+/// A failure that says what kept it from starting.
+pub fn run(config: &Config) -> Result<(), Failure> {
+    limits::no_core_dumps().map_err(|e| Failure::new(format!("core dumps can't be turned off: {e}")))?;
+    let notifier = Notifier::from_env().map_err(Failure::new)?;
+    let log = log::start(config.log.format, config.log.level).map_err(Failure::new)?;
+    let _lock = ServerLock::take(&config.database.path)?;
+    let house = Arc::new(open(config)?);
+    let certificates = Watched::load(config)?;
+    let listener = bind(config)?;
+    let files = limits::raise_open_files();
+    let runtime = runtime(config)?;
+
+    let ended = runtime.block_on(serve(config, &house, certificates, listener, files, &notifier, &log));
+    // Tasks hold the house too. Once they are gone this is the last one, and closing the database leaves no WAL file.
+    runtime.shutdown_timeout(LAST_WORK);
+    say_stopped(&house.service);
+    drop(house);
+    info!("stopped");
+    ended
+}
+
+/// Opens the database and what is before it.
+fn open(config: &Config) -> Result<House, Failure> {
+    let path = &config.database.path;
+    if !path.exists() {
+        warn!(path = %path.display(), "there is no database yet: making one");
+    }
+    let clock = Clock::System;
+    let master = secrets::master_key(config)?;
+    let slots = limits::hashing_slots(config.argon2.slots, config.argon2.memory_kib);
+    let policy = Policy::new(config, secrets::blocklist(config)?, slots)?;
+    let store = Store::open_and_migrate(path, Occasion { time: clock.millis(), via: Via::Server, ip: None })?;
+    let service = Service::open(store, &master, policy, clock, Via::Server)?;
+
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let lanes = Lanes::new(threads * 2, slots, config.argon2.queue as usize);
+    let known = service.store().read(|view| view.recent_login_addresses(KNOWN_LOGINS))?;
+    for address in known.into_iter().rev().flatten() {
+        if let Ok(address) = address.parse() {
+            lanes.logged_in(address);
+        }
+    }
+    let limit = &config.rate_limit;
+    let rate = |rps, burst| Rate { rps, burst };
+    let rates = Rates {
+        credential: rate(limit.rps, limit.burst),
+        validate: rate(limit.validate_rps, limit.validate_burst),
+        api: rate(limit.api_rps, limit.api_burst),
+        validate_exempt: limit.validate_exempt.clone(),
+    };
+    Ok(House {
+        service: Arc::new(service),
+        lanes,
+        limiter: Limiter::new(rates, std::hash::RandomState::new(), Instant::now()),
+        trusted_proxies: config.server.trusted_proxies.clone(),
+    })
+}
+
+fn bind(config: &Config) -> Result<TcpListener, Failure> {
+    let address = config.server.listen_addr;
+    let failed = |e: std::io::Error| Failure::new(format!("cannot listen on [server] listen_addr {address}: {e}"));
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+fn runtime(config: &Config) -> Result<Runtime, Failure> {
+    let slots = limits::hashing_slots(config.argon2.slots, config.argon2.memory_kib);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(threads * 2 + slots + 4)
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(format!("cannot start the runtime: {e}")))
+}
+
+/// From the open doors to the closed ones.
+async fn serve(
+    config: &Config,
+    house: &Arc<House>,
+    mut certificates: Watched,
+    listener: TcpListener,
+    files: u64,
+    notifier: &Notifier,
+    log: &Log,
+) -> Result<(), Failure> {
+    let mut signals = Signals::new().map_err(|e| Failure::new(format!("cannot listen for signals: {e}")))?;
+    let allowed = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX).max(1);
+    let connections = Connections::new(Limits {
+        connections: (config.server.max_connections as usize).min(allowed),
+        per_client: config.server.max_connections_per_client as usize,
+        uncapped: config.server.trusted_proxies.clone(),
+        time: TimeLimits::default(),
+    });
+    let rest_tls = tls::server_config(certificates.certificates.clone(), config.server.min_tls, &[b"h2", b"http/1.1"])
+        .map_err(Failure::new)?;
+    let listener =
+        tokio::net::TcpListener::from_std(listener).map_err(|e| Failure::new(format!("cannot listen: {e}")))?;
+    let address = listener.local_addr().map_err(|e| Failure::new(format!("cannot listen: {e}")))?;
+
+    let mut started = begin(&house.service);
+    let rest = Arc::new(Rest::new(house.clone()));
+    let door = move |request, from: ConnInfo| {
+        let rest = rest.clone();
+        async move { rest.handle(request, from.peer).await }
+    };
+    tokio::spawn(listen::serve(listener, rest_tls, Protocol::Http1, door, connections.clone()));
+    info!(version = VERSION, door = "rest", %address, "listening");
+    notifier.ready();
+
+    let mut clock_tick = every(LOOK_AT_CLOCK);
+    let mut certificate_tick = every(LOOK_AT_CERTIFICATE);
+    let mut hourly_tick = every(HOURLY);
+    let mut watchdog_tick = every(notifier.watchdog_period().map_or(HOURLY, |period| period / 2));
+    let count = |house: &Arc<House>| on_a_thread(house, |service| service.count_params_in_use());
+    count(house);
+    loop {
+        tokio::select! {
+            _ = clock_tick.tick() => {
+                if look_at_clock(&house.service) && !started {
+                    started = begin(&house.service);
+                }
+            }
+            _ = certificate_tick.tick() => {
+                certificates.look(false);
+                certificates.warn_of_end(Clock::System.now());
+            }
+            _ = hourly_tick.tick() => {
+                on_a_thread(house, sign_checkpoint);
+                count(house);
+            }
+            _ = watchdog_tick.tick() => {
+                if house.service.store().read(|view| view.newest_event_time()).is_ok() {
+                    notifier.watchdog();
+                }
+            }
+            told = signals.next() => match told {
+                Told::End => break,
+                Told::Reload => {
+                    notifier.reloading();
+                    certificates.look(true);
+                    reload_level(config, log);
+                    notifier.ready();
+                }
+            },
+        }
+    }
+
+    info!("draining");
+    notifier.stopping();
+    house.service.begin_draining();
+    let clean = tokio::select! {
+        clean = connections.drain(config.server.drain) => clean,
+        () = signals.end() => false,
+    };
+    if !clean {
+        warn!("requests were still under way when the time to drain was over");
+    }
+    Ok(())
+}
+
+/// The keys, the event and the checkpoint that a start begins with; not while the clock is behind, and not on a disk
+/// that takes none, where checks go on.
+fn begin(service: &Service) -> bool {
+    if service.readiness() == Readiness::ClockBehind {
+        error!(
+            "the clock is behind the newest event in the database: nothing but health is served until it has \
+                caught up"
+        );
+        return false;
+    }
+    let begun = service
+        .ensure_signing_keys()
+        .and_then(|()| service.note(EventType::ServerStarted))
+        .and_then(|()| sign_checkpoint(service));
+    if let Err(e) = begun {
+        error!(cause = %e, "the start can't be written to the database");
+        return false;
+    }
+    true
+}
+
+/// Looks at the clock, and says so when it changed; whether it is in order.
+fn look_at_clock(service: &Service) -> bool {
+    match service.look_at_clock() {
+        Ok(Some(true)) => {
+            error!("the clock went behind the newest event in the database: nothing but health is served")
+        }
+        Ok(Some(false)) => info!("the clock has caught up with the database"),
+        Ok(None) => {}
+        Err(e) => error!(cause = %e, "the database can't be read"),
+    }
+    service.readiness() == Readiness::Ready
+}
+
+/// Signs the audit log's head, and logs the signature: whoever collects the log holds an anchor.
+fn sign_checkpoint(service: &Service) -> crate::error::Result<()> {
+    let checkpoint = service.checkpoint()?;
+    let (hash, signature) = (URL_SAFE_NO_PAD.encode(checkpoint.hash), URL_SAFE_NO_PAD.encode(checkpoint.signature));
+    info!(count = checkpoint.count, hash, time = checkpoint.time, kid = checkpoint.kid, signature, "audit checkpoint");
+    Ok(())
+}
+
+/// The event and the checkpoint that an ordinary end leaves.
+fn say_stopped(service: &Service) {
+    if service.readiness() == Readiness::ClockBehind {
+        return;
+    }
+    if let Err(e) = service.note(EventType::ServerStopped).and_then(|()| sign_checkpoint(service)) {
+        error!(cause = %e, "the end can't be written to the database");
+    }
+}
+
+/// Work of the server's own, beside the requests.
+fn on_a_thread(house: &Arc<House>, work: impl FnOnce(&Service) -> crate::error::Result<()> + Send + 'static) {
+    let service = house.service.clone();
+    tokio::task::spawn_blocking(move || {
+        if let Err(e) = work(&service) {
+            error!(cause = %e, "work on the database failed");
+        }
+    });
+}
+
+fn reload_level(config: &Config, log: &Log) {
+    match config::load(&config.file) {
+        Ok(config) => log.set_level(config.log.level),
+        Err(e) => error!(cause = %e, "the configuration can't be read again; the log level stays"),
+    }
+}
+
+/// A clock that ticks for the first time after a whole period.
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.reset();
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// The signals that mean something to a server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::End,
+            _ = self.interrupt.recv() => Told::End,
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+
+    /// The next one that means the end.
+    async fn end(&mut self) {
+        while self.next().await != Told::End {}
+    }
+}
+
+/// What a signal means.
+#[derive(PartialEq, Eq)]
+enum Told {
+    End,
+    Reload,
+}

@@ -1,0 +1,201 @@
+//! The one table that binds each operation to its access and its function. Both doors are built from it: a row whose
+//! access, input or output doesn't fit the operation's declaration doesn't compile, and what isn't in it isn't served.
+
+use crate::error::Result;
+use crate::model::account::AccountId;
+use crate::secret::BearerToken;
+use crate::service::access;
+use crate::service::{Call, Service, accounts, keys, session, state};
+use crate::wire::json::{Answer, FromRequest, Parts, Reply};
+use crate::wire::ops::{self, Decl, Operation};
+
+/// A level of access and the proof of it.
+pub trait Grant: ops::Access {
+    /// What the function is handed.
+    type Proof: Send + 'static;
+
+    /// Asks for the proof. `owner` is the account that the request is about, where it is about one.
+    ///
+    /// # Errors
+    /// `Unauthorized`, `Forbidden`.
+    fn ask(service: &Service, token: Option<&BearerToken>, owner: Option<AccountId>) -> Result<Self::Proof>;
+}
+
+impl Grant for ops::Public {
+    type Proof = ();
+
+    fn ask(_: &Service, _: Option<&BearerToken>, _: Option<AccountId>) -> Result<()> {
+        Ok(())
+    }
+}
+
+macro_rules! grants {
+    ($($level:ident),*) => {$(
+        impl Grant for ops::$level {
+            type Proof = access::$level;
+
+            fn ask(service: &Service, token: Option<&BearerToken>, _: Option<AccountId>) -> Result<access::$level> {
+                access::$level::ask(service, token)
+            }
+        }
+    )*};
+}
+grants!(AnyToken, Session, Admin);
+
+impl Grant for ops::AdminOrOwner {
+    type Proof = access::AdminOrOwner;
+
+    fn ask(service: &Service, token: Option<&BearerToken>, owner: Option<AccountId>) -> Result<access::AdminOrOwner> {
+        access::AdminOrOwner::ask(service, token, owner)
+    }
+}
+
+/// The proof that an operation's function takes.
+pub type ProofOf<O> = <<O as Operation>::Access as Grant>::Proof;
+
+/// A function that serves an operation.
+pub trait Handler<O: Operation<Access: Grant>>: Copy + Send + Sync + 'static {
+    /// Does it.
+    ///
+    /// # Errors
+    /// The operation's own.
+    fn serve(&self, service: &Service, call: &Call, proof: &ProofOf<O>, input: O::Input) -> Result<O::Output>;
+}
+
+/// Serves anybody.
+#[derive(Clone, Copy)]
+pub struct Public<F>(pub F);
+
+impl<O, F> Handler<O> for Public<F>
+where
+    O: Operation<Access = ops::Public>,
+    F: Fn(&Service, &Call, O::Input) -> Result<O::Output> + Copy + Send + Sync + 'static,
+{
+    fn serve(&self, service: &Service, call: &Call, (): &(), input: O::Input) -> Result<O::Output> {
+        (self.0)(service, call, input)
+    }
+}
+
+macro_rules! handlers {
+    ($($(#[$doc:meta])* $level:ident),*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub struct $level<F>(pub F);
+
+        impl<O, F> Handler<O> for $level<F>
+        where
+            O: Operation<Access = ops::$level>,
+            F: Fn(&Service, &Call, &access::$level, O::Input) -> Result<O::Output> + Copy + Send + Sync + 'static,
+        {
+            fn serve(
+                &self,
+                service: &Service,
+                call: &Call,
+                proof: &access::$level,
+                input: O::Input,
+            ) -> Result<O::Output> {
+                (self.0)(service, call, proof, input)
+            }
+        }
+    )*};
+}
+handlers!(
+    /// Serves the bearer of any valid token.
+    AnyToken,
+    /// Serves the bearer of a token for MCIAS itself.
+    Session,
+    /// Serves admins.
+    Admin
+);
+
+/// Every operation with who may and what does it.
+pub fn operations(table: &mut impl Table) {
+    table.row::<ops::Health, _>(Public(state::health));
+    table.row::<ops::Ready, _>(Public(state::ready));
+    table.row::<ops::GetPublicKey, _>(Public(keys::public_key));
+    table.row::<ops::ListPublicKeys, _>(Public(keys::public_keys));
+    table.row::<ops::Login, _>(Public(session::login));
+    table.row::<ops::Logout, _>(AnyToken(session::logout));
+    table.row::<ops::RenewToken, _>(Session(session::renew));
+    table.row::<ops::ExchangeToken, _>(Session(session::exchange));
+    table.row::<ops::WhoAmI, _>(Session(session::whoami));
+    table.row::<ops::GuardToken, _>(AnyToken(session::guard));
+    table.row::<ops::ValidateToken, _>(Public(session::validate));
+    table.row::<ops::CreateAccount, _>(Admin(accounts::create));
+    table.row::<ops::ListAccounts, _>(Admin(accounts::list));
+    table.row::<ops::GetAccount, _>(Admin(accounts::get));
+}
+
+/// What a door makes of the rows.
+pub trait Table {
+    /// Takes one row.
+    fn row<O: Operation<Access: Grant>, H: Handler<O>>(&mut self, handler: H);
+}
+
+/// A row with its types forgotten, for REST: asks for access, then reads the request, then does it.
+pub trait Bound: Send + Sync {
+    /// The operation.
+    fn decl(&self) -> &'static Decl;
+
+    /// Asks for access; the body isn't looked at before.
+    ///
+    /// # Errors
+    /// `Unauthorized`, `Forbidden`.
+    fn ask(
+        &self,
+        service: &Service,
+        token: Option<&BearerToken>,
+        owner: Option<AccountId>,
+    ) -> Result<Box<dyn Admitted>>;
+}
+
+/// A request that was granted access and isn't read yet.
+pub trait Admitted: Send {
+    /// Reads the request.
+    ///
+    /// # Errors
+    /// `InvalidRequest`, `NotFound`.
+    fn read(self: Box<Self>, parts: &mut Parts) -> Result<Job>;
+}
+
+/// What is left to do, in the operation's lane.
+pub type Job = Box<dyn FnOnce(&Service, &Call) -> Result<Reply> + Send>;
+
+/// Binds a row.
+pub fn bind<O: Operation<Access: Grant>, H: Handler<O>>(handler: H) -> Box<dyn Bound> {
+    Box::new(Row::<O, H> { handler, operation: std::marker::PhantomData })
+}
+
+struct Row<O, H> {
+    handler: H,
+    operation: std::marker::PhantomData<fn() -> O>,
+}
+
+impl<O: Operation<Access: Grant>, H: Handler<O>> Bound for Row<O, H> {
+    fn decl(&self) -> &'static Decl {
+        &O::DECL
+    }
+
+    fn ask(
+        &self,
+        service: &Service,
+        token: Option<&BearerToken>,
+        owner: Option<AccountId>,
+    ) -> Result<Box<dyn Admitted>> {
+        let proof = O::Access::ask(service, token, owner)?;
+        Ok(Box::new(Granted::<O, H> { handler: self.handler, proof }))
+    }
+}
+
+struct Granted<O: Operation<Access: Grant>, H> {
+    handler: H,
+    proof: ProofOf<O>,
+}
+
+impl<O: Operation<Access: Grant>, H: Handler<O>> Admitted for Granted<O, H> {
+    fn read(self: Box<Self>, parts: &mut Parts) -> Result<Job> {
+        let input = O::Input::from_request(parts)?;
+        let Self { handler, proof } = *self;
+        Ok(Box::new(move |service, call| handler.serve(service, call, &proof, input).map(Answer::reply)))
+    }
+}

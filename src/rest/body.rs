@@ -1,0 +1,107 @@
+//! The request's body: whether there is one, of the right kind, not too large, in time.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Kind, Result};
+use crate::wire::json::{MAX_BODY, Members};
+
+/// How long a body may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How much of a body that isn't wanted is still taken in, so that its sender gets to read the answer. More than that,
+/// and the connection is closed on it.
+const DRAIN: usize = 8 << 20;
+/// How long that may take.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A body that isn't read yet. Dropped unread, it is taken in and thrown away beside the answer.
+pub(super) struct Waiting {
+    body: Option<Incoming>,
+    holds_back: bool,
+}
+
+impl Waiting {
+    pub(super) fn new(body: Incoming, headers: &HeaderMap) -> Self {
+        // Whoever asked first whether to send it (RFC 9110, 10.1.1) and is refused won't send it.
+        Self { body: Some(body), holds_back: headers.contains_key(EXPECT) }
+    }
+
+    /// Whether none was sent.
+    pub(super) fn is_absent(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    /// Reads and parses it.
+    ///
+    /// # Errors
+    /// `PayloadTooLarge` over 64 KiB; `InvalidRequest` for what isn't acceptable JSON, or comes too slowly.
+    pub(super) async fn read(&mut self) -> Result<Members> {
+        let Some(mut body) = self.body.take() else { return Err(Error::internal("a body was read twice")) };
+        let too_large = || Error::new(Kind::PayloadTooLarge, "the body is larger than 64 KiB");
+        let announced = body.size_hint().lower();
+        if announced > MAX_BODY as u64 {
+            self.body = Some(body);
+            return Err(too_large());
+        }
+        let mut bytes = Zeroizing::new(Vec::with_capacity(announced as usize));
+        let collect = async {
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|_| Error::invalid("the body broke off"))?;
+                let Some(data) = frame.data_ref() else { continue };
+                if bytes.len() + data.len() > MAX_BODY {
+                    return Err(too_large());
+                }
+                bytes.extend_from_slice(data);
+            }
+            Ok(())
+        };
+        let collected = tokio::time::timeout(PATIENCE, collect).await;
+        let outcome = collected.unwrap_or_else(|_| Err(Error::invalid("the body took longer than 30 s")));
+        if outcome.is_err() {
+            self.body = Some(body);
+        }
+        outcome.and_then(|()| Members::parse(&bytes))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let Some(mut body) = self.body.take().filter(|body| !body.is_end_stream() && !self.holds_back) else { return };
+        let drain = async move {
+            let mut left = DRAIN;
+            while let Some(Ok(frame)) = body.frame().await {
+                left = match left.checked_sub(frame.data_ref().map_or(0, |data| data.len())) {
+                    Some(left) => left,
+                    None => break,
+                };
+            }
+        };
+        tokio::spawn(tokio::time::timeout(DRAIN_PATIENCE, drain));
+    }
+}
+
+/// Checks that a body is JSON and not encoded.
+///
+/// # Errors
+/// `UnsupportedMediaType`.
+pub(super) fn check_type(headers: &HeaderMap) -> Result<()> {
+    let unsupported = |why: &'static str| Error::new(Kind::UnsupportedMediaType, why);
+    if headers.contains_key(CONTENT_ENCODING) {
+        return Err(unsupported("the body must not be encoded (Content-Encoding)"));
+    }
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(given), None) = (types.next(), types.next()) else {
+        return Err(unsupported("the body must be sent as Content-Type: application/json"));
+    };
+    let essence = given.to_str().ok().and_then(|text| text.split(';').next()).unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        Ok(())
+    } else {
+        Err(unsupported("the body must be sent as Content-Type: application/json"))
+    }
+}

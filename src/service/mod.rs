@@ -1,0 +1,182 @@
+//! What MCIAS does: one function per operation, used by every door and by the maintenance tool. Synchronous; knows no
+//! HTTP, no protobuf and no async runtime.
+
+pub mod access;
+pub mod accounts;
+pub mod audit;
+mod check;
+mod issue;
+pub mod keys;
+pub mod policy;
+pub mod session;
+pub mod state;
+mod strangers;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::clock::Clock;
+use crate::crypto::jwt::{KeyRing, SignatureCache, SigningKey};
+use crate::crypto::password::Slots;
+use crate::crypto::seal::{DataKeys, Place};
+use crate::error::{Error, Result};
+use crate::model::audit::{Occasion, Via};
+use crate::model::time::Timestamp;
+use crate::random;
+use crate::secret::{Sealed, SecretBytes};
+use crate::store::{KeyPurpose, KeyRow, Store, Tx, View};
+
+pub use policy::Policy;
+pub use state::Readiness;
+use state::State;
+
+/// The house: the database, its keys, and what is remembered between requests.
+pub struct Service {
+    store: Store,
+    core: Arc<Core>,
+    clock: Clock,
+    via: Via,
+    slots: Slots,
+    ring: RwLock<Arc<Ring>>,
+    signatures: SignatureCache,
+    params_in_use: RwLock<policy::ParamsInUse>,
+    state: State,
+}
+
+/// What a write may use besides its transaction: rules and keys, no I/O, no clock, no randomness.
+pub struct Core {
+    policy: Policy,
+    data_keys: DataKeys,
+    /// Opened signing keys by `kid`. What was opened stays right: a `kid` is a hash of its key.
+    opened: Mutex<HashMap<String, Arc<SigningKey>>>,
+}
+
+/// The keys that tokens may be signed with, and how many rows they were read from.
+struct Ring {
+    keys: KeyRing,
+    rows: usize,
+}
+
+/// Who is asking, as far as the network tells.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Call {
+    /// The client's address; none for `mciasdb`.
+    pub ip: Option<IpAddr>,
+}
+
+impl Service {
+    /// Opens the house on a database, making its keys where there are none yet.
+    ///
+    /// # Errors
+    /// `Internal` with a text for the operator: the master key doesn't open this database, or the database can't be
+    /// read or written.
+    pub fn open(store: Store, master: &keys::MasterSecret, policy: Policy, clock: Clock, via: Via) -> Result<Self> {
+        let data_keys = keys::unlock(&store, master)?;
+        let slots = Slots::new(policy.hashing_slots);
+        let params_in_use = RwLock::new(policy::ParamsInUse::only(policy.argon2));
+        let core = Arc::new(Core { policy, data_keys, opened: Mutex::default() });
+        let service = Self {
+            store,
+            core,
+            clock,
+            via,
+            slots,
+            ring: RwLock::new(Arc::new(Ring { keys: KeyRing::new([])?, rows: 0 })),
+            signatures: SignatureCache::new(),
+            params_in_use,
+            state: State::default(),
+        };
+        service.refresh_ring()?;
+        service.look_at_clock()?;
+        Ok(service)
+    }
+
+    /// The rules this house goes by.
+    pub fn policy(&self) -> &Policy {
+        &self.core.policy
+    }
+
+    /// The database.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The hashing slots; tests hold them to pause a login.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn occasion(&self, call: &Call) -> Occasion {
+        Occasion { time: self.clock.millis(), via: self.via, ip: call.ip }
+    }
+
+    /// Changes something, with rules and keys at hand.
+    fn write<T: Send + 'static>(
+        &self,
+        mut work: impl FnMut(&Tx<'_>, &Core) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let core = self.core.clone();
+        self.store.write(move |tx| work(tx, &core))
+    }
+
+    /// The keys that verify tokens, as read last.
+    fn ring(&self) -> Arc<Ring> {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the keys again if there are others than last time; says whether there were.
+    fn refresh_ring(&self) -> Result<bool> {
+        let rows = self.store.read(|view| view.signing_keys())?;
+        if rows.len() == self.ring().rows {
+            return Ok(false);
+        }
+        let tokens = rows.iter().filter(|key| key.purpose == KeyPurpose::Token).map(|key| key.public);
+        let ring = Ring { keys: KeyRing::new(tokens)?, rows: rows.len() };
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+        Ok(true)
+    }
+}
+
+impl Core {
+    /// The key that signs now, as this transaction sees it.
+    fn signer(&self, view: &View<'_>, purpose: KeyPurpose, now: Timestamp) -> Result<Arc<SigningKey>> {
+        let row = view
+            .signing_key_at(purpose, now)?
+            .ok_or_else(|| Error::internal(format!("there is no {purpose} signing key in force")))?;
+        self.open_key(&row)
+    }
+
+    fn open_key(&self, row: &KeyRow) -> Result<Arc<SigningKey>> {
+        if let Some(key) = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&row.kid) {
+            return Ok(key.clone());
+        }
+        let seed = self.data_keys.open(&keys::private_key_place(&row.kid), &row.private)?;
+        let key = Arc::new(SigningKey::from_seed(&seed)?);
+        if key.kid() != row.kid || key.public() != row.public {
+            return Err(Error::internal(format!("signing key {} isn't the one its row names", row.kid)));
+        }
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(row.kid.clone(), key.clone());
+        Ok(key)
+    }
+
+    fn seal(&self, place: &Place, nonce: [u8; 12], plaintext: &[u8]) -> Sealed {
+        self.data_keys.seal(place, nonce, plaintext)
+    }
+
+    fn open(&self, place: &Place, sealed: &Sealed) -> Result<SecretBytes> {
+        self.data_keys.open(place, sealed)
+    }
+}
+
+/// A fresh nonce for one sealing.
+fn nonce() -> Result<[u8; 12]> {
+    random::bytes()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! The operations, each declared once: name, method and path, access, rate-limit bucket, lane, input, output, status.
+//! Routes, gRPC methods and client calls are built from here.
+
+use super::json::{Answer, FromRequest};
+use crate::model::account::{Account, AccountFilter, AccountId, Listing, NewAccount};
+use crate::model::token::{
+    CheckTerms, ExchangeToken as ExchangeInput, Guarded, HealthStatus, IssuedToken, Login as LoginInput, PublicKey,
+    PublicKeys, ValidateToken as ValidateInput, Validation, WhoAmI as WhoAmIOutput,
+};
+
+/// An operation's method (RFC 9110, section 9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Reads; HEAD goes with it.
+    Get,
+    /// Does something.
+    Post,
+    /// Sets something whole.
+    Put,
+    /// Changes a part.
+    Patch,
+    /// Removes.
+    Delete,
+}
+
+impl Method {
+    /// As in a request line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// How a request waits for its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// A few single-row reads: at once.
+    Check,
+    /// A bounded pool of threads.
+    Work,
+    /// A hashing slot, for the whole operation.
+    Hash,
+}
+
+/// Which budget of a client a request is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bucket {
+    /// What tries a credential.
+    Credential,
+    /// Token checks.
+    Validate,
+    /// Everything else.
+    Api,
+}
+
+/// Who may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Anybody.
+    Public,
+    /// The bearer of any valid token, whatever its audience.
+    AnyToken,
+    /// The bearer of a valid token for MCIAS itself.
+    Session,
+    /// A session with the role `admin`.
+    Admin,
+    /// An admin, or the account the operation is about.
+    AdminOrOwner,
+}
+
+/// A level of access as a type, so that a handler of another level doesn't compile.
+pub trait Access {
+    /// The same as a value.
+    const LEVEL: Level;
+}
+
+macro_rules! levels {
+    ($($name:ident),*) => {$(
+        /// See [`Level`].
+        pub struct $name;
+        impl Access for $name {
+            const LEVEL: Level = Level::$name;
+        }
+    )*};
+}
+levels!(Public, AnyToken, Session, Admin, AdminOrOwner);
+
+/// Everything about an operation that isn't a type.
+#[derive(Debug)]
+pub struct Decl {
+    /// Its name, in gRPC too.
+    pub name: &'static str,
+    /// Its method.
+    pub method: Method,
+    /// Its path; `{…}` stands for one segment.
+    pub path: &'static str,
+    /// Who may.
+    pub level: Level,
+    /// Which budget it is taken from.
+    pub bucket: Bucket,
+    /// How it waits.
+    pub lane: Lane,
+    /// The status of success.
+    pub status: u16,
+    /// Whether a JSON body is expected.
+    pub body: super::json::Body,
+}
+
+/// An operation.
+pub trait Operation: 'static {
+    /// Who may.
+    type Access: Access;
+    /// What it takes.
+    type Input: FromRequest + Send + 'static;
+    /// What it gives.
+    type Output: Answer + Send + 'static;
+    /// The rest.
+    const DECL: Decl;
+}
+
+macro_rules! operations {
+    ($($name:ident: $method:ident $path:literal $level:ident $bucket:ident $lane:ident $input:ty => $output:ty, $status:literal;)*) => {
+        $(
+            #[doc = concat!("`", stringify!($method), " ", $path, "`")]
+            pub struct $name;
+            impl Operation for $name {
+                type Access = $level;
+                type Input = $input;
+                type Output = $output;
+                const DECL: Decl = Decl {
+                    name: stringify!($name),
+                    method: Method::$method,
+                    path: $path,
+                    level: Level::$level,
+                    bucket: Bucket::$bucket,
+                    lane: Lane::$lane,
+                    status: $status,
+                    body: <$input as FromRequest>::BODY,
+                };
+            }
+        )*
+
+        /// Every operation, in the order of the contract.
+        pub const ALL: &[&Decl] = &[$(&$name::DECL),*];
+    };
+}
+
+operations! {
+    Health: Get "/v1/health" Public Api Check () => HealthStatus, 200;
+    Ready: Get "/v1/ready" Public Api Check () => HealthStatus, 200;
+    GetPublicKey: Get "/v1/keys/public" Public Api Check () => PublicKey, 200;
+    ListPublicKeys: Get "/.well-known/jwks.json" Public Api Check () => PublicKeys, 200;
+    Login: Post "/v1/auth/login" Public Credential Hash LoginInput => IssuedToken, 200;
+    Logout: Post "/v1/auth/logout" AnyToken Api Work () => (), 204;
+    RenewToken: Post "/v1/auth/renew" Session Api Work () => IssuedToken, 200;
+    ExchangeToken: Post "/v1/auth/token" Session Api Work ExchangeInput => IssuedToken, 200;
+    WhoAmI: Get "/v1/auth/me" Session Api Check () => WhoAmIOutput, 200;
+    GuardToken: Get "/v1/token/validate" AnyToken Validate Check CheckTerms => Guarded, 200;
+    ValidateToken: Post "/v1/token/validate" Public Validate Check ValidateInput => Validation, 200;
+    CreateAccount: Post "/v1/accounts" Admin Api Hash NewAccount => Account, 201;
+    ListAccounts: Get "/v1/accounts" Admin Api Work AccountFilter => Listing<Account>, 200;
+    GetAccount: Get "/v1/accounts/{id}" Admin Api Work AccountId => Account, 200;
+}
