@@ -24,7 +24,7 @@ use crate::secret::{KeyBytes, Password};
 use crate::service::access::Admin;
 use crate::service::keys::MasterSecret;
 use crate::service::policy::Blocklist;
-use crate::service::{Call, Policy, Service, accounts};
+use crate::service::{Call, Policy, Service, accounts, roles};
 use crate::store::Store;
 use files::{Layout, Reader, Work};
 
@@ -104,7 +104,7 @@ fn create_database(
     let account =
         NewAccount { username: admin.clone(), account_type: AccountType::Human, password: Some(password.clone()) };
     let account = accounts::create(&service, &call, &proof, account)?;
-    accounts::grant_role(&service, &call, &proof, RoleOf { account: account.id, role: RoleName::admin() })?;
+    roles::grant(&service, &call, &proof, RoleOf { account: account.id, role: RoleName::admin() })?;
     service.checkpoint().map(drop)
 }
 

@@ -162,6 +162,45 @@ pub struct NewAccount {
     pub password: Option<Password>,
 }
 
+/// A change of an account; at least one member is there.
+#[derive(Debug, Clone)]
+pub struct AccountChange {
+    /// Whose.
+    pub account: AccountId,
+    /// Another name.
+    pub username: Option<Username>,
+    /// Active or suspended.
+    pub status: Option<AccountStatus>,
+}
+
+/// An account's roles, sorted, each once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roles(pub Vec<RoleName>);
+
+/// The roles that an account is to have from now on.
+#[derive(Debug, Clone)]
+pub struct SetRoles {
+    /// Whose.
+    pub account: AccountId,
+    /// Sorted, each once, at most [`MAX_ROLES`].
+    pub roles: Roles,
+}
+
+impl Roles {
+    /// Sorts, and makes repeated names one.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for more than [`MAX_ROLES`].
+    pub fn new(mut roles: Vec<RoleName>) -> Result<Self> {
+        roles.sort_unstable();
+        roles.dedup();
+        if roles.len() > MAX_ROLES {
+            return Err(Error::invalid(format!("an account has at most {MAX_ROLES} roles")));
+        }
+        Ok(Self(roles))
+    }
+}
+
 /// A role of an account, to be given or taken.
 #[derive(Debug, Clone)]
 pub struct RoleOf {
@@ -198,6 +237,18 @@ impl Page {
     pub const DEFAULT_LIMIT: u32 = 100;
     /// The most rows a page can have.
     pub const MAX_LIMIT: u32 = 1000;
+}
+
+impl Page {
+    /// The number before which a page begins, for listings that count down; the very end without a cursor.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a cursor that isn't ours.
+    pub fn before(&self) -> Result<i64> {
+        let Some(cursor) = &self.cursor else { return Ok(i64::MAX) };
+        let number = cursor.parse().ok().filter(|number: &i64| *number > 0 && number.to_string() == *cursor);
+        number.ok_or_else(|| Error::invalid("cursor is not one that this server gave"))
+    }
 }
 
 impl Default for Page {

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-use super::account::{AccountId, Username};
-use super::time::Millis;
+use super::account::{AccountId, Page, Username};
+use super::time::{Millis, Timestamp};
 use super::words;
 
 words! {
@@ -131,6 +131,23 @@ pub struct Event {
     pub details: Map<String, Value>,
     /// SHA-256 over the previous row's hash and this row's canonical JSON.
     pub hash: [u8; 32],
+}
+
+/// Which events to list. All that is given must fit.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// With this account as actor or target.
+    pub account: Option<AccountId>,
+    /// An account was asked for that can't be there: nothing fits.
+    pub nobody: bool,
+    /// Of this type.
+    pub event_type: Option<EventType>,
+    /// Not before this second.
+    pub since: Option<Timestamp>,
+    /// Not after this second.
+    pub until: Option<Timestamp>,
+    /// Which page.
+    pub page: Page,
 }
 
 /// The canonical JSON of an event (RFC 8785) over exactly the members that are chained, without `hash`.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use super::account::{Account, AccountId, AccountType, RoleName, Username, parse_uuid};
+use super::account::{Account, AccountId, AccountType, Page, RoleName, Username, parse_uuid};
 use super::credential::TotpCode;
 use super::time::Timestamp;
 use super::words;
@@ -215,6 +215,35 @@ pub struct TokenRow {
     /// Why.
     pub revoke_reason: Option<RevokeReason>,
 }
+
+/// What it takes to issue a system account's next token.
+#[derive(Debug, Clone)]
+pub struct IssueServiceToken {
+    /// Whose.
+    pub account: AccountId,
+    /// Whom it is for; without it, the issuer.
+    pub audience: Option<Audience>,
+    /// How long the former token for that audience lives on, in seconds, 0-86400.
+    pub overlap: u32,
+}
+
+impl IssueServiceToken {
+    /// The longest overlap, in seconds.
+    pub const MAX_OVERLAP: i64 = 86_400;
+}
+
+/// Which tokens to list: an account's, and which page of them.
+#[derive(Debug, Clone)]
+pub struct ListTokens {
+    /// Whose.
+    pub account: AccountId,
+    /// Which page.
+    pub page: Page,
+}
+
+/// How many live tokens were revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revoked(pub u64);
 
 /// A public signing key as a JWK (RFC 8037, section 2).
 #[derive(Debug, Clone, PartialEq, Eq)]

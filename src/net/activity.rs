@@ -48,6 +48,8 @@ pub(super) struct Activity {
     head_since: AtomicU64,
     /// Since when the socket takes no bytes.
     blocked_since: AtomicU64,
+    /// When the socket last took bytes.
+    wrote_at: AtomicU64,
     peer_is_done: AtomicBool,
     order: AtomicU8,
     ordered: Notify,
@@ -73,6 +75,7 @@ impl Activity {
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),
+            wrote_at: AtomicU64::new(0),
             peer_is_done: AtomicBool::new(false),
             order: AtomicU8::new(Order::Stay as u8),
             ordered: Notify::new(),
@@ -161,8 +164,12 @@ impl Activity {
             }
             match finishing {
                 None if over(due(idle, limits.idle)) => return Verdict::Finish,
-                Some(told) if over(due(told.max(idle), limits.farewell)) => {
-                    return Verdict::Cut("the peer doesn't close");
+                // The last answer may still be on its way to a slow peer, though nothing of it is left with us.
+                Some(told) if blocked == 0 => {
+                    let quiet_since = told.max(idle).max(self.wrote_at.load(Ordering::Relaxed));
+                    if over(due(quiet_since, limits.farewell)) {
+                        return Verdict::Cut("the peer doesn't close");
+                    }
                 }
                 _ => {}
             }
@@ -183,6 +190,7 @@ impl Activity {
     }
 
     fn moved(&self) {
+        self.wrote_at.store(self.tick(), Ordering::Relaxed);
         if self.blocked_since.load(Ordering::Relaxed) != 0 {
             self.blocked_since.store(0, Ordering::Relaxed);
         }
@@ -433,6 +441,16 @@ mod tests {
         assert!(matches!(judged(&activity, 30, None), Verdict::Cut(_)));
         activity.moved();
         assert!(fine(&judged(&activity, 30, None)));
+    }
+
+    #[test]
+    fn a_connection_that_closes_may_still_deliver() {
+        let activity = activity();
+        activity.blocked();
+        assert!(fine(&judged(&activity, 3, Some(1))), "the last answer is still on its way");
+        activity.moved();
+        assert!(fine(&judged(&activity, 1, Some(1))));
+        assert!(matches!(judged(&activity, 2, Some(1)), Verdict::Cut(_)));
     }
 
     #[test]

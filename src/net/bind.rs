@@ -5,9 +5,11 @@ use crate::error::Result;
 use crate::model::account::AccountId;
 use crate::secret::BearerToken;
 use crate::service::access;
-use crate::service::{Call, Service, accounts, keys, session, state};
+use crate::service::{Call, Service, accounts, audit, credentials, keys, roles, session, state, tokens};
+use crate::wire::inputs::NamedAccount;
 use crate::wire::json::{Answer, FromRequest, Parts, Reply};
 use crate::wire::ops::{self, Decl, Operation};
+use crate::wire::outputs::OpenApi;
 
 /// A level of access and the proof of it.
 pub trait Grant: ops::Access {
@@ -105,7 +107,9 @@ handlers!(
     /// Serves the bearer of a token for MCIAS itself.
     Session,
     /// Serves admins.
-    Admin
+    Admin,
+    /// Serves admins, and the account that the operation is about.
+    AdminOrOwner
 );
 
 /// Every operation with who may and what does it.
@@ -114,16 +118,40 @@ pub fn operations(table: &mut impl Table) {
     table.row::<ops::Ready, _>(Public(state::ready));
     table.row::<ops::GetPublicKey, _>(Public(keys::public_key));
     table.row::<ops::ListPublicKeys, _>(Public(keys::public_keys));
+    table.row::<ops::GetOpenApi, _>(Public(|_: &Service, _: &Call, (): ()| Ok(OpenApi)));
     table.row::<ops::Login, _>(Public(session::login));
     table.row::<ops::Logout, _>(AnyToken(session::logout));
     table.row::<ops::RenewToken, _>(Session(session::renew));
     table.row::<ops::ExchangeToken, _>(Session(session::exchange));
     table.row::<ops::WhoAmI, _>(Session(session::whoami));
+    table.row::<ops::ChangePassword, _>(Session(credentials::change_password));
+    table.row::<ops::EnrollTotp, _>(Session(credentials::enroll_totp));
+    table.row::<ops::ConfirmTotp, _>(Session(credentials::confirm_totp));
+    table.row::<ops::RemoveTotp, _>(Admin(|service: &Service, call: &Call, proof: &access::Admin, named| {
+        let NamedAccount(account) = named;
+        credentials::remove_totp(service, call, proof, account)
+    }));
     table.row::<ops::GuardToken, _>(AnyToken(session::guard));
     table.row::<ops::ValidateToken, _>(Public(session::validate));
+    table.row::<ops::IssueServiceToken, _>(Admin(tokens::issue_service));
+    table.row::<ops::RevokeToken, _>(Session(tokens::revoke));
     table.row::<ops::CreateAccount, _>(Admin(accounts::create));
     table.row::<ops::ListAccounts, _>(Admin(accounts::list));
     table.row::<ops::GetAccount, _>(Admin(accounts::get));
+    table.row::<ops::UpdateAccount, _>(Admin(accounts::update));
+    table.row::<ops::DeleteAccount, _>(Admin(accounts::delete));
+    table.row::<ops::SetPassword, _>(Admin(credentials::set_password));
+    table.row::<ops::RemoveAccountTotp, _>(Admin(credentials::remove_totp));
+    table.row::<ops::GetRoles, _>(Admin(roles::get));
+    table.row::<ops::SetRoles, _>(Admin(roles::set));
+    table.row::<ops::GrantRole, _>(Admin(roles::grant));
+    table.row::<ops::RevokeRole, _>(Admin(roles::revoke));
+    table.row::<ops::ListTokens, _>(AdminOrOwner(tokens::list));
+    table.row::<ops::RevokeAllTokens, _>(AdminOrOwner(tokens::revoke_all_of));
+    table.row::<ops::GetPGCreds, _>(AdminOrOwner(credentials::get_pg_credentials));
+    table.row::<ops::SetPGCreds, _>(Admin(credentials::set_pg_credentials));
+    table.row::<ops::DeletePGCreds, _>(Admin(credentials::delete_pg_credentials));
+    table.row::<ops::ListEvents, _>(Admin(audit::list));
 }
 
 /// What a door makes of the rows.

@@ -254,7 +254,8 @@ mod tests {
         std::thread::sleep(Duration::from_millis(5));
         seats[1].activity.begin_idling();
         let fourth = connections.admit(ip(4)).unwrap();
-        assert_eq!(seats[2].activity.order_beyond(Order::Stay).await, Order::Cut);
+        let told = timeout(Duration::from_secs(1), seats[2].activity.order_beyond(Order::Stay));
+        assert_eq!(told.await, Ok(Order::Cut));
         assert_eq!(connections.count(), 3);
         let _more = (seats[1].activity.request(), fourth.activity.request());
         assert!(connections.admit(ip(5)).is_err(), "none is idle");

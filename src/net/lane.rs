@@ -284,6 +284,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_waiter_that_is_gone_but_has_not_left_yet_is_passed_over() {
+        let lanes = Lanes::new(1, 1, 4);
+        let held = permit(&lanes, 1).await.unwrap();
+        let (wake, woken) = oneshot::channel();
+        drop(woken);
+        assert!(matches!(lock(&lanes.hash.0).arrive(ClientNetwork::for_hashing(ip(2)), wake), Arrival::Wait { .. }));
+        let next = waiting(&lanes, 3).await;
+        drop(held);
+        assert!(next.await.unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_evicted_are_told_at_once() {
         let lanes = Lanes::new(1, 1, 4);
         (1..=9).for_each(|n| lanes.logged_in(ip(n)));

@@ -53,7 +53,8 @@ impl Answered {
         if let Some(cursor) = reply.next {
             set(&mut headers, LINK, &next_page(uri, &cursor));
         }
-        Self { status, headers, body: reply.body.map(|body| Bytes::from(body.to_string())) }
+        let body = reply.body.map(|body| Bytes::from(body.to_string()));
+        Self { status, headers, body: body.or(reply.text.map(|text| Bytes::from_static(text.as_bytes()))) }
     }
 
     /// The answer to OPTIONS.

@@ -3,7 +3,7 @@
 use super::check::{Caller, check, standing};
 use super::{Core, Service};
 use crate::error::{Error, Result};
-use crate::model::account::{AccountId, RoleName};
+use crate::model::account::{AccountId, AccountType, RoleName};
 use crate::model::audit::Party;
 use crate::model::time::Timestamp;
 use crate::secret::BearerToken;
@@ -19,9 +19,9 @@ pub struct Session(Caller);
 /// its keys in its hands.
 pub struct Admin(Option<Caller>);
 
-/// Proof of an admin, or of the very account that the operation is about.
+/// Proof of an admin, or of the very account that the operation is about; or of the maintenance tool.
 pub struct AdminOrOwner {
-    caller: Caller,
+    caller: Option<Caller>,
     granted_for: Option<AccountId>,
 }
 
@@ -60,6 +60,13 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Whether it is an admin's; whoever does something on the strength of it looks again in the transaction.
+    pub fn is_admin(&self) -> bool {
+        is_admin(&self.0)
+    }
+}
+
 impl Admin {
     /// Asks for a session with the role `admin`.
     ///
@@ -81,6 +88,11 @@ impl Admin {
         self.0.as_ref().map(Caller::party)
     }
 
+    /// Whether it is the maintenance tool's.
+    pub fn is_maintenance(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The admin's account; none for the maintenance tool.
     pub fn account(&self) -> Option<AccountId> {
         self.0.as_ref().map(|caller| caller.account)
@@ -95,17 +107,27 @@ impl AdminOrOwner {
     pub fn ask(service: &Service, token: Option<&BearerToken>, owner: Option<AccountId>) -> Result<Self> {
         let Session(caller) = Session::ask(service, token)?;
         if is_admin(&caller) {
-            Ok(Self { caller, granted_for: None })
+            Ok(Self { caller: Some(caller), granted_for: None })
         } else if owner == Some(caller.account) {
-            Ok(Self { caller, granted_for: owner })
+            Ok(Self { caller: Some(caller), granted_for: owner })
         } else {
             Err(not_admin())
         }
     }
 
-    /// Who it is.
-    pub fn caller(&self) -> &Caller {
-        &self.caller
+    /// The maintenance tool's; as [`Admin::maintenance`].
+    pub fn maintenance(_opened: &Service) -> Self {
+        Self { caller: None, granted_for: None }
+    }
+
+    /// The caller as an event names it; none for the maintenance tool.
+    pub fn party(&self) -> Option<Party> {
+        self.caller.as_ref().map(Caller::party)
+    }
+
+    /// Whether it is a person's session.
+    pub fn is_human(&self) -> bool {
+        self.caller.as_ref().is_some_and(|caller| caller.account_type == AccountType::Human)
     }
 
     /// The only account that this was granted for; any, for an admin.
@@ -140,7 +162,7 @@ impl Proof for Admin {
 
 impl Proof for AdminOrOwner {
     fn holder(&self) -> Option<(&Caller, bool)> {
-        Some((&self.caller, self.granted_for.is_none()))
+        self.caller.as_ref().map(|caller| (caller, self.granted_for.is_none()))
     }
 }
 

@@ -1,17 +1,21 @@
-//! Accounts: made, listed, looked at.
+//! Accounts: made, listed, looked at, changed, deleted.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, json};
 
 use super::access::Admin;
+use super::roles::keep_an_admin;
 use super::session::password_place;
+use super::tokens::revoke_all;
 use super::{Call, Service, nonce};
 use crate::crypto::password;
 use crate::error::{Error, Kind, Result};
 use crate::model::account::{
-    Account, AccountFilter, AccountId, AccountStatus, AccountType, Listing, MAX_ROLES, NewAccount, RoleOf, Username,
+    Account, AccountChange, AccountFilter, AccountId, AccountStatus, AccountType, Listing, NewAccount, Username,
 };
 use crate::model::audit::{EventType, NewEvent, Party};
+use crate::model::token::RevokeReason;
 use crate::random;
 use crate::store::NewAccountRow;
 
@@ -46,7 +50,7 @@ pub fn create(service: &Service, call: &Call, proof: &Admin, input: NewAccount) 
     let admin = proof.party();
     service.write_as(proof, move |tx, _| {
         if !tx.insert_account(&row)? {
-            return Err(Error::new(Kind::NameTaken, "an account of that name exists"));
+            return Err(name_taken());
         }
         let event = NewEvent::of(EventType::AccountCreated)
             .by(admin.clone())
@@ -80,37 +84,77 @@ pub fn get(service: &Service, _: &Call, _: &Admin, id: AccountId) -> Result<Acco
     living(service.store.read(|view| view.account(id))?)
 }
 
-/// `PUT /v1/accounts/{id}/roles/{role}`: also if it was held already, which makes no event.
+/// `PATCH /v1/accounts/{id}`: another name, another status, or both; what changes nothing makes no event. A suspended
+/// account's tokens are revoked.
 ///
 /// # Errors
-/// `NotFound`; `Conflict` where the account has as many roles as there may be.
-pub fn grant_role(service: &Service, call: &Call, proof: &Admin, input: RoleOf) -> Result<()> {
+/// `NotFound`, `NameTaken`; `Conflict` where it would leave no active admin.
+pub fn update(service: &Service, call: &Call, proof: &Admin, input: AccountChange) -> Result<Account> {
     let occasion = service.occasion(call);
-    let (admin, by) = (proof.party(), proof.account());
+    let now = occasion.time.timestamp();
+    let (admin, as_maintenance) = (proof.party(), proof.is_maintenance());
     service.write_as(proof, move |tx, _| {
         let account = living(tx.account(input.account)?)?;
-        if !tx.grant_role(account.id, &input.role, by, occasion.time.timestamp())? {
-            return Ok(());
+        let username = input.username.as_ref().filter(|name| **name != account.username);
+        let status = input.status.filter(|status| *status != account.status);
+        let party = Party { id: account.id, username: account.username.clone() };
+        let mut changed = Map::new();
+        if let Some(name) = username {
+            if !tx.rename(account.id, name, now)? {
+                return Err(name_taken());
+            }
+            changed.insert("username".into(), json!({"from": account.username.as_str(), "to": name.as_str()}));
         }
-        if account.roles.len() >= MAX_ROLES {
-            return Err(Error::conflict(format!("an account has at most {MAX_ROLES} roles")));
+        if let Some(status) = status {
+            if status == AccountStatus::Suspended {
+                keep_an_admin(tx, &account, as_maintenance)?;
+            }
+            tx.set_status(account.id, status, now)?;
+            changed.insert("status".into(), json!({"from": account.status.as_str(), "to": status.as_str()}));
         }
-        let event = NewEvent::of(EventType::RoleGranted)
-            .by(admin.clone())
-            .to(Some(Party { id: account.id, username: account.username }))
-            .with("role", input.role.as_str());
-        tx.append(event, occasion)
+        if !changed.is_empty() {
+            let event = NewEvent::of(EventType::AccountUpdated)
+                .by(admin.clone())
+                .to(Some(party.clone()))
+                .with("changed", changed);
+            tx.append(event, occasion)?;
+        }
+        if status == Some(AccountStatus::Suspended) {
+            revoke_all(tx, &party, admin.clone(), RevokeReason::Suspended, None, occasion)?;
+        }
+        living(tx.account(account.id)?)
+    })
+}
+
+/// `DELETE /v1/accounts/{id}`: kept for the audit log; what is secret of it is erased and its name is free again.
+///
+/// # Errors
+/// `NotFound`; `Conflict` for the last active admin.
+pub fn delete(service: &Service, call: &Call, proof: &Admin, id: AccountId) -> Result<()> {
+    let occasion = service.occasion(call);
+    let (admin, as_maintenance) = (proof.party(), proof.is_maintenance());
+    service.write_as(proof, move |tx, _| {
+        let account = living(tx.account(id)?)?;
+        keep_an_admin(tx, &account, as_maintenance)?;
+        tx.delete_account(id, occasion.time.timestamp())?;
+        let party = Party { id, username: account.username };
+        tx.append(NewEvent::of(EventType::AccountDeleted).by(admin.clone()).to(Some(party.clone())), occasion)?;
+        revoke_all(tx, &party, admin.clone(), RevokeReason::Deleted, None, occasion).map(drop)
     })
 }
 
 /// The account, unless it is deleted.
-fn living(found: Option<Account>) -> Result<Account> {
+pub(super) fn living(found: Option<Account>) -> Result<Account> {
     found.filter(|account| account.status != AccountStatus::Deleted).ok_or_else(no_such_account)
 }
 
 /// 404 for an account.
 pub(super) fn no_such_account() -> Error {
     Error::not_found("no such account")
+}
+
+fn name_taken() -> Error {
+    Error::new(Kind::NameTaken, "an account of that name exists")
 }
 
 /// Where a page of accounts ended: name and id, since deleted accounts can share a name.

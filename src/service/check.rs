@@ -123,6 +123,8 @@ fn refusal(claims: &Claims, kid: &str, state: &TokenState, now: Timestamp) -> Op
 pub(super) fn standing(state: &TokenState, now: Timestamp) -> Option<&'static str> {
     if state.revoked {
         Some("revoked")
+    } else if state.dies_at.is_some_and(|at| at <= now) {
+        Some("its overlap with the next one is over")
     } else if state.key_revoked {
         Some("its key was revoked")
     } else if state.key_verify_until.is_some_and(|until| until <= now) {

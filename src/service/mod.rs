@@ -5,12 +5,15 @@ pub mod access;
 pub mod accounts;
 pub mod audit;
 mod check;
+pub mod credentials;
 mod issue;
 pub mod keys;
 pub mod policy;
+pub mod roles;
 pub mod session;
 pub mod state;
 mod strangers;
+pub mod tokens;
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -87,15 +87,23 @@ impl Policy {
     /// # Errors
     /// `InvalidRequest` naming the rule that it breaks.
     pub fn check_new_password(&self, username: &Username, password: &Password) -> Result<()> {
+        if password.expose().eq_ignore_ascii_case(username.as_str()) {
+            return Err(Error::invalid("password must not be the username"));
+        }
+        self.check_password_text(password)
+    }
+
+    /// Checks a new password as far as it can be without knowing whose it is.
+    ///
+    /// # Errors
+    /// As [`Policy::check_new_password`].
+    pub fn check_password_text(&self, password: &Password) -> Result<()> {
         let text = password.expose();
         if text.chars().count() < self.min_password_chars {
             return Err(Error::invalid(format!("password must have at least {} characters", self.min_password_chars)));
         }
         if text.len() > MAX_PASSWORD_BYTES {
             return Err(Error::invalid(format!("password must have at most {MAX_PASSWORD_BYTES} bytes")));
-        }
-        if text.eq_ignore_ascii_case(username.as_str()) {
-            return Err(Error::invalid("password must not be the username"));
         }
         if text.eq_ignore_ascii_case(&self.issuer_host) {
             return Err(Error::invalid("password must not be the server's name"));

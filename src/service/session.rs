@@ -209,11 +209,16 @@ pub(super) fn check_code(
     let sealed = totp.secret.as_ref().ok_or_else(|| Error::internal("TOTP is on without a secret"))?;
     let secret = core.open(&totp_place(account), sealed)?;
     let Some(step) = totp::matching_step(&secret, &code, now) else {
-        let failures = totp.failures.saturating_add(1);
-        tx.set_totp_failures(account, failures, now.plus(hold(failures)))?;
+        count_failure(tx, account, totp, now)?;
         return Ok(Err(TotpFailure::Wrong));
     };
     Ok(if tx.claim_totp_step(account, step)? { Ok(()) } else { Err(TotpFailure::Replayed) })
+}
+
+/// Counts one more wrong code, and holds codes back if it was one too many.
+pub(super) fn count_failure(tx: &Tx<'_>, account: AccountId, totp: &TotpRow, now: Timestamp) -> Result<()> {
+    let failures = totp.failures.saturating_add(1);
+    tx.set_totp_failures(account, failures, now.plus(hold(failures)))
 }
 
 /// How long codes are held back after so many wrong ones in a row, in seconds.

@@ -28,6 +28,8 @@ pub struct TotpRow {
     pub failures: i64,
     /// No code is looked at before this.
     pub locked_until: Timestamp,
+    /// A secret that isn't confirmed yet, and when it was made.
+    pub pending: Option<(Sealed, Timestamp)>,
 }
 
 /// A new account, ready to be stored.
@@ -57,7 +59,7 @@ macro_rules! login_columns {
         concat!(
             account_columns!(),
             ", password_enc, password_nonce, totp_secret_enc, totp_secret_nonce,
-               totp_last_step, totp_failures, totp_locked_until"
+               totp_last_step, totp_failures, totp_locked_until, totp_pending_enc, totp_pending_nonce, totp_pending_at"
         )
     };
 }
@@ -88,6 +90,24 @@ statements! {
     ENABLE_TOTP Search = "UPDATE accounts SET totp_required = 1, totp_secret_enc = ?2, totp_secret_nonce = ?3,
         totp_last_step = ?4, totp_failures = 0, totp_locked_until = 0,
         totp_pending_enc = NULL, totp_pending_nonce = NULL, totp_pending_at = NULL, updated_at = ?5 WHERE uuid = ?1";
+    SET_PASSWORD Search = "UPDATE accounts SET password_enc = ?2, password_nonce = ?3, updated_at = ?4 WHERE uuid = ?1";
+    SET_PENDING_TOTP Search = "UPDATE accounts SET totp_pending_enc = ?2, totp_pending_nonce = ?3, totp_pending_at = ?4
+        WHERE uuid = ?1";
+    DISABLE_TOTP Search = "UPDATE accounts SET totp_required = 0, totp_secret_enc = NULL, totp_secret_nonce = NULL,
+        totp_pending_enc = NULL, totp_pending_nonce = NULL, totp_pending_at = NULL,
+        totp_failures = 0, totp_locked_until = 0, updated_at = ?2 WHERE uuid = ?1";
+    RENAME Search = "UPDATE accounts SET username = ?2, updated_at = ?3 WHERE uuid = ?1";
+    SET_STATUS Search = "UPDATE accounts SET status = ?2, updated_at = ?3 WHERE uuid = ?1";
+    DELETE Search = "UPDATE accounts SET status = 'deleted', deleted_at = ?2, updated_at = ?2,
+        password_enc = NULL, password_nonce = NULL, totp_required = 0, totp_secret_enc = NULL, totp_secret_nonce = NULL,
+        totp_pending_enc = NULL, totp_pending_nonce = NULL, totp_pending_at = NULL,
+        totp_failures = 0, totp_locked_until = 0 WHERE uuid = ?1";
+    DELETE_ROLES Search = "DELETE FROM account_roles WHERE account_id = (SELECT id FROM accounts WHERE uuid = ?1)";
+    REVOKE_ROLE Search = "DELETE FROM account_roles
+        WHERE account_id = (SELECT id FROM accounts WHERE uuid = ?1) AND role = ?2";
+    OTHER_ADMINS Search = "SELECT count(*) FROM account_roles JOIN accounts ON accounts.id = account_roles.account_id
+        WHERE account_roles.role = 'admin' AND accounts.account_type = 'human' AND accounts.status = 'active'
+          AND accounts.uuid <> ?1";
     GRANT_ROLE Search = "INSERT INTO account_roles (account_id, role, granted_by, granted_at)
         SELECT id, ?2, (SELECT id FROM accounts WHERE uuid = ?3), ?4 FROM accounts WHERE uuid = ?1
         ON CONFLICT DO NOTHING";
@@ -98,17 +118,17 @@ statements! {
 impl View<'_> {
     /// The account with this UUID, deleted or not.
     pub fn account(&self, id: AccountId) -> Result<Option<Account>> {
-        self.row(BY_ID, [id], |row| account(row))
+        self.row(BY_ID, [id], account)
     }
 
     /// The account that has this name now.
     pub fn account_named(&self, username: &Username) -> Result<Option<Account>> {
-        self.row(BY_NAME, [username], |row| account(row))
+        self.row(BY_NAME, [username], account)
     }
 
     /// A deleted account that had this name.
     pub fn deleted_account_named(&self, username: &Username) -> Result<Option<Account>> {
-        self.row(DELETED_BY_NAME, [username], |row| account(row))
+        self.row(DELETED_BY_NAME, [username], account)
     }
 
     /// The account that has this name now, with what a login looks at.
@@ -152,6 +172,11 @@ impl View<'_> {
         )
     }
 
+    /// How many active people beside this account hold the role `admin`.
+    pub fn other_admins(&self, id: AccountId) -> Result<i64> {
+        Ok(self.row(OTHER_ADMINS, [id], |row| row.get(0))?.unwrap_or(0))
+    }
+
     /// Sealed passwords in order of row number, beginning after `after`: (row number, account, password).
     pub fn passwords_after(&self, after: i64, limit: u32) -> Result<Vec<(i64, AccountId, Sealed)>> {
         self.rows(PASSWORDS_AFTER, (after, limit), |row| {
@@ -193,6 +218,47 @@ impl Tx<'_> {
         self.run(ENABLE_TOTP, (id, &secret.ciphertext, secret.nonce, last_step, now)).map(drop)
     }
 
+    /// Sets a password, whatever was there.
+    pub fn set_password(&self, id: AccountId, password: &Sealed, now: Timestamp) -> Result<()> {
+        self.run(SET_PASSWORD, (id, &password.ciphertext, password.nonce, now)).map(drop)
+    }
+
+    /// Remembers a TOTP secret that waits to be confirmed, in the place of any other.
+    pub fn set_pending_totp(&self, id: AccountId, secret: &Sealed, now: Timestamp) -> Result<()> {
+        self.run(SET_PENDING_TOTP, (id, &secret.ciphertext, secret.nonce, now)).map(drop)
+    }
+
+    /// Turns TOTP off, and forgets what was pending.
+    pub fn disable_totp(&self, id: AccountId, now: Timestamp) -> Result<()> {
+        self.run(DISABLE_TOTP, (id, now)).map(drop)
+    }
+
+    /// Gives an account another name; `false` where somebody else has it.
+    pub fn rename(&self, id: AccountId, username: &Username, now: Timestamp) -> Result<bool> {
+        if self.account_named(username)?.is_some() {
+            return Ok(false);
+        }
+        self.run(RENAME, (id, username, now)).map(|_| true)
+    }
+
+    /// Makes an account active or suspended.
+    pub fn set_status(&self, id: AccountId, status: AccountStatus, now: Timestamp) -> Result<()> {
+        self.run(SET_STATUS, (id, status, now)).map(drop)
+    }
+
+    /// Deletes an account: what is secret of it is erased, its name is free, its row stays for the audit log.
+    pub fn delete_account(&self, id: AccountId, now: Timestamp) -> Result<()> {
+        self.delete_pg_credentials(id)?;
+        self.run(DELETE_ROLES, [id])?;
+        self.forget_system_tokens(id)?;
+        self.run(DELETE, (id, now)).map(drop)
+    }
+
+    /// Takes a role; `false` where it wasn't held.
+    pub fn revoke_role(&self, id: AccountId, role: &RoleName) -> Result<bool> {
+        Ok(self.run(REVOKE_ROLE, (id, role))? == 1)
+    }
+
     /// Gives a role; `false` where it was held already.
     pub fn grant_role(&self, id: AccountId, role: &RoleName, by: Option<AccountId>, now: Timestamp) -> Result<bool> {
         Ok(self.run(GRANT_ROLE, (id, role, by, now))? == 1)
@@ -222,6 +288,7 @@ fn login_row(row: &Row<'_>) -> rusqlite::Result<LoginRow> {
             last_step: row.get(12)?,
             failures: row.get(13)?,
             locked_until: row.get(14)?,
+            pending: sealed(row, 15)?.zip(row.get(17)?),
         },
     })
 }

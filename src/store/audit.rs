@@ -1,16 +1,35 @@
 //! The audit log: appending to the chain, and signed checkpoints of its head.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use sha2::{Digest, Sha256};
 
 use super::{Tx, View, statements};
 use crate::error::{Error, Result};
-use crate::model::audit::{Checkpoint, Event, NewEvent, Occasion, canonical};
+use crate::model::account::{AccountId, Username};
+use crate::model::audit::{Checkpoint, Event, EventFilter, NewEvent, Occasion, Party, canonical};
 use crate::model::time::{Millis, Timestamp};
+
+/// The columns of [`Event`], in the order [`event`] reads them.
+macro_rules! event_columns {
+    () => {
+        "SELECT id, event_time, event_type, via, actor_uuid, actor_name, target_uuid, target_name, ip_address, details,
+                hash FROM audit_log "
+    };
+}
 
 statements! {
     HEAD Newest = "SELECT id, hash FROM audit_log ORDER BY id DESC LIMIT 1";
     ANCHOR Walk = "SELECT last_id, hash FROM audit_checkpoints WHERE anchor = 1 ORDER BY last_id DESC LIMIT 1";
+    LIST Walk = concat!(event_columns!(), "WHERE id < :before AND event_time >= :since AND event_time <= :until
+        ORDER BY id DESC LIMIT :limit");
+    LIST_BY_TYPE Search = concat!(event_columns!(), "WHERE event_type = :type AND id < :before
+        AND event_time >= :since AND event_time <= :until ORDER BY id DESC LIMIT :limit");
+    LIST_BY_ACTOR Search = concat!(event_columns!(), "WHERE actor_uuid = :account AND id < :before
+        AND event_time >= :since AND event_time <= :until AND (:type IS NULL OR event_type = :type)
+        ORDER BY id DESC LIMIT :limit");
+    LIST_BY_TARGET Search = concat!(event_columns!(), "WHERE target_uuid = :account AND id < :before
+        AND event_time >= :since AND event_time <= :until AND (:type IS NULL OR event_type = :type)
+        ORDER BY id DESC LIMIT :limit");
     NEWEST_TIME Newest = "SELECT event_time FROM audit_log ORDER BY id DESC LIMIT 1";
     INSERT Search = "INSERT INTO audit_log (id, event_time, event_type, via, actor_uuid, actor_name,
         target_uuid, target_name, ip_address, details, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
@@ -29,6 +48,36 @@ impl View<'_> {
     /// When the newest event happened: no clock may be much before it. None in an empty log.
     pub fn newest_event_time(&self) -> Result<Option<Timestamp>> {
         Ok(self.row(NEWEST_TIME, [], |row| row.get::<_, Millis>(0))?.map(Millis::timestamp))
+    }
+
+    /// At most `limit` events, newest first, beginning before the one with the number `before`.
+    pub fn list_events(&self, filter: &EventFilter, before: i64, limit: u32) -> Result<Vec<Event>> {
+        let since = filter.since.map_or(i64::MIN, |at| at.seconds().saturating_mul(1000));
+        let until = filter.until.map_or(i64::MAX, |at| at.seconds().saturating_mul(1000).saturating_add(999));
+        let Some(account) = filter.account else {
+            return match filter.event_type {
+                Some(event_type) => self.rows(
+                    LIST_BY_TYPE,
+                    named_params! {":type": event_type, ":before": before, ":since": since, ":until": until, ":limit": limit},
+                    event,
+                ),
+                None => self.rows(
+                    LIST,
+                    named_params! {":before": before, ":since": since, ":until": until, ":limit": limit},
+                    event,
+                ),
+            };
+        };
+        let mut found = Vec::new();
+        for statement in [LIST_BY_ACTOR, LIST_BY_TARGET] {
+            let params = named_params! {":account": account, ":type": filter.event_type, ":before": before,
+            ":since": since, ":until": until, ":limit": limit};
+            found.extend(self.rows(statement, params, event)?);
+        }
+        found.sort_unstable_by_key(|event| std::cmp::Reverse(event.id));
+        found.dedup_by_key(|event| event.id);
+        found.truncate(limit as usize);
+        Ok(found)
     }
 
     /// Where the last `limit` successful logins came from, newest first.
@@ -59,6 +108,27 @@ impl Tx<'_> {
         );
         self.run(INSERT_CHECKPOINT, values).map(drop)
     }
+}
+
+/// Reads the columns of `event_columns!`.
+fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let party = |uuid: usize| -> rusqlite::Result<Option<Party>> {
+        let (id, username): (Option<AccountId>, Option<Username>) = (row.get(uuid)?, row.get(uuid + 1)?);
+        Ok(id.zip(username).map(|(id, username)| Party { id, username }))
+    };
+    let details: serde_json::Value =
+        serde_json::from_str(row.get_ref(9)?.as_str()?).map_err(|_| rusqlite::Error::InvalidQuery)?;
+    Ok(Event {
+        id: row.get(0)?,
+        time: row.get(1)?,
+        event_type: row.get(2)?,
+        via: row.get(3)?,
+        actor: party(4)?,
+        target: party(6)?,
+        ip: row.get(8)?,
+        details: details.as_object().cloned().ok_or(rusqlite::Error::InvalidQuery)?,
+        hash: row.get(10)?,
+    })
 }
 
 /// The newest event, or the anchor of the archived ones, or the beginning.

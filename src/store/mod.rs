@@ -31,6 +31,7 @@ pub use accounts::{LoginRow, NewAccountRow, TotpRow};
 pub use keys::{KeyPurpose, KeyRow};
 pub use lock::ServerLock;
 pub use schema::LATEST as LATEST_SCHEMA;
+pub use sealed::PgRow;
 pub use tokens::{NewTokenRow, TokenState};
 
 use engine::Fault;

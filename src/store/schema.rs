@@ -82,6 +82,7 @@ CREATE TABLE token_revocation (
     issued_at     INTEGER NOT NULL,
     expires_at    INTEGER NOT NULL,
     auth_time     INTEGER NOT NULL,
+    dies_at       INTEGER,
     revoked_at    INTEGER,
     revoke_reason TEXT,
     CHECK ((revoked_at IS NULL) = (revoke_reason IS NULL))

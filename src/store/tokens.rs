@@ -5,7 +5,7 @@ use super::{Tx, View, statements};
 use crate::error::Result;
 use crate::model::account::{AccountId, AccountStatus, AccountType, RoleName, Username};
 use crate::model::time::Timestamp;
-use crate::model::token::{Audience, Jti, RevokeReason};
+use crate::model::token::{Audience, Jti, RevokeReason, TokenRow};
 
 /// A token about to be issued.
 #[derive(Debug, Clone)]
@@ -52,6 +52,8 @@ pub struct TokenState {
     pub expires_at: Timestamp,
     /// Whether it, or the token it dies with, was revoked.
     pub revoked: bool,
+    /// When it, or the token it dies with, comes to the end of an overlap.
+    pub dies_at: Option<Timestamp>,
     /// Whether its key was revoked.
     pub key_revoked: bool,
     /// Until when its key verifies; without end where there is none.
@@ -64,7 +66,8 @@ statements! {
             token_revocation.kid, token_revocation.audience, token_revocation.parent_jti,
             token_revocation.issued_at, token_revocation.expires_at,
             token_revocation.revoked_at IS NOT NULL OR parent.revoked_at IS NOT NULL,
-            signing_keys.revoked_at IS NOT NULL, signing_keys.verify_until
+            signing_keys.revoked_at IS NOT NULL, signing_keys.verify_until,
+            min(coalesce(token_revocation.dies_at, parent.dies_at), coalesce(parent.dies_at, token_revocation.dies_at))
         FROM token_revocation
         JOIN accounts ON accounts.id = token_revocation.account_id
         JOIN signing_keys ON signing_keys.kid = token_revocation.kid
@@ -75,6 +78,24 @@ statements! {
         SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?8 FROM accounts WHERE uuid = ?2";
     REVOKE Search = "UPDATE token_revocation SET revoked_at = ?2, revoke_reason = ?3
         WHERE jti = ?1 AND revoked_at IS NULL";
+    LIST Walk = "SELECT id, jti, audience, issued_at, expires_at, dies_at, revoked_at, revoke_reason
+        FROM token_revocation WHERE account_id = (SELECT id FROM accounts WHERE uuid = ?1) AND id < ?2
+        ORDER BY id DESC LIMIT ?3";
+    REVOKE_ALL Search = "UPDATE token_revocation SET revoked_at = ?2, revoke_reason = ?3
+        WHERE account_id = (SELECT id FROM accounts WHERE uuid = ?1) AND revoked_at IS NULL
+          AND expires_at > ?2 AND (dies_at IS NULL OR dies_at > ?2) AND jti <> coalesce(?4, '')";
+    CURRENT_SYSTEM_TOKEN Search = "SELECT jti FROM system_tokens
+        WHERE account_id = (SELECT id FROM accounts WHERE uuid = ?1) AND audience = ?2";
+    SET_SYSTEM_TOKEN Search = "INSERT INTO system_tokens (account_id, audience, jti)
+        SELECT id, ?2, ?3 FROM accounts WHERE uuid = ?1
+        ON CONFLICT (account_id, audience) DO UPDATE SET jti = excluded.jti";
+    FORGET_SYSTEM_TOKENS Search = "DELETE FROM system_tokens
+        WHERE account_id = (SELECT id FROM accounts WHERE uuid = ?1)";
+    LET_DIE Search = "WITH RECURSIVE gone (jti) AS (
+            VALUES (?1)
+            UNION SELECT token_revocation.jti FROM gone JOIN token_revocation ON token_revocation.parent_jti = gone.jti)
+        UPDATE token_revocation SET dies_at = ?2
+        WHERE jti IN (SELECT jti FROM gone) AND revoked_at IS NULL AND (dies_at IS NULL OR dies_at > ?2)";
     REVOKE_DESCENDANTS Search = "WITH RECURSIVE gone (jti) AS (
             SELECT jti FROM token_revocation WHERE parent_jti = ?1
             UNION SELECT token_revocation.jti FROM gone JOIN token_revocation ON token_revocation.parent_jti = gone.jti)
@@ -100,8 +121,34 @@ impl View<'_> {
                 revoked: row.get(10)?,
                 key_revoked: row.get(11)?,
                 key_verify_until: row.get(12)?,
+                dies_at: row.get(13)?,
             })
         })
+    }
+
+    /// At most `limit` tokens of an account, newest first, each with its place; beginning before the place `before`.
+    pub fn list_tokens(
+        &self,
+        account: AccountId,
+        before: i64,
+        limit: u32,
+    ) -> Result<Vec<(i64, TokenRow, Option<Timestamp>)>> {
+        self.rows(LIST, (account, before, limit), |row| {
+            let token = TokenRow {
+                jti: row.get(1)?,
+                audience: row.get(2)?,
+                issued_at: row.get(3)?,
+                expires_at: row.get(4)?,
+                revoked_at: row.get(6)?,
+                revoke_reason: row.get(7)?,
+            };
+            Ok((row.get(0)?, token, row.get(5)?))
+        })
+    }
+
+    /// The token that was last issued to a system account for this audience.
+    pub fn current_system_token(&self, account: AccountId, audience: &Audience) -> Result<Option<Jti>> {
+        self.row(CURRENT_SYSTEM_TOKEN, (account, audience), |row| row.get(0))
     }
 }
 
@@ -120,5 +167,31 @@ impl Tx<'_> {
             self.run(REVOKE_DESCENDANTS, (jti, now))?;
         }
         Ok(revoked)
+    }
+
+    /// Revokes an account's live tokens but `except`; gives how many they were.
+    pub fn revoke_all_tokens(
+        &self,
+        account: AccountId,
+        reason: RevokeReason,
+        except: Option<Jti>,
+        now: Timestamp,
+    ) -> Result<u64> {
+        self.run(REVOKE_ALL, (account, now, reason, except)).map(|count| count as u64)
+    }
+
+    /// Remembers which token of a system account is the current one for its audience.
+    pub fn set_system_token(&self, account: AccountId, audience: &Audience, jti: Jti) -> Result<()> {
+        self.run(SET_SYSTEM_TOKEN, (account, audience, jti)).map(drop)
+    }
+
+    /// Forgets which tokens of a system account are current.
+    pub(super) fn forget_system_tokens(&self, account: AccountId) -> Result<()> {
+        self.run(FORGET_SYSTEM_TOKENS, [account]).map(drop)
+    }
+
+    /// Lets a token, and those got with it, live until `at` and no longer.
+    pub fn let_die(&self, jti: Jti, at: Timestamp) -> Result<()> {
+        self.run(LET_DIE, (jti, at)).map(drop)
     }
 }

@@ -67,6 +67,8 @@ pub trait FromRequest: Sized {
 pub struct Reply {
     /// The JSON body, if there is one.
     pub body: Option<Value>,
+    /// JSON that is bytes already, in its place.
+    pub text: Option<&'static str>,
     /// Headers that belong to the answer itself.
     pub headers: Vec<(&'static str, String)>,
     /// The cursor of the next page.
@@ -193,6 +195,33 @@ impl Members {
         }
     }
 
+    /// A whole number that has to be there.
+    pub fn integer(&mut self, name: &str) -> Result<i64> {
+        self.optional_integer(name)?.ok_or_else(|| Error::invalid(format!("member {name} is missing")))
+    }
+
+    /// A whole number that may be left out, but not be `null`.
+    pub fn optional_integer(&mut self, name: &str) -> Result<Option<i64>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Json::Integer(number)) => Ok(Some(number)),
+            Some(_) => Err(Error::invalid(format!("member {name} must be a whole number"))),
+        }
+    }
+
+    /// A list of strings that has to be there.
+    pub fn strings(&mut self, name: &str) -> Result<Vec<Zeroizing<String>>> {
+        let wrong = || Error::invalid(format!("member {name} must be a list of strings"));
+        match self.take(name) {
+            None => Err(Error::invalid(format!("member {name} is missing"))),
+            Some(Json::Array(items)) => items
+                .into_iter()
+                .map(|item| if let Json::String(text) = item { Ok(text) } else { Err(wrong()) })
+                .collect(),
+            Some(_) => Err(wrong()),
+        }
+    }
+
     /// A password that has to be there.
     pub fn password(&mut self, name: &str) -> Result<Password> {
         self.optional_password(name)?.ok_or_else(|| Error::invalid(format!("member {name} is missing")))
@@ -223,10 +252,8 @@ enum Json {
     /// `null`, a boolean or a fraction: nothing that an operation takes.
     Other,
     /// A whole number.
-    #[allow(dead_code)]
     Integer(i64),
     String(Zeroizing<String>),
-    #[allow(dead_code)]
     Array(Vec<Json>),
     Object(Vec<(String, Json)>),
 }

@@ -1,6 +1,7 @@
 //! What goes over the wire, said once for server and client: the operations, the error table, the JSON shapes.
 
 pub mod fault;
+pub mod inputs;
 pub mod json;
 pub mod ops;
-pub mod shapes;
+pub mod outputs;

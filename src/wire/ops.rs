@@ -1,11 +1,16 @@
 //! The operations, each declared once: name, method and path, access, rate-limit bucket, lane, input, output, status.
 //! Routes, gRPC methods and client calls are built from here.
 
+use super::inputs::NamedAccount;
 use super::json::{Answer, FromRequest};
-use crate::model::account::{Account, AccountFilter, AccountId, Listing, NewAccount};
+use super::outputs::OpenApi;
+use crate::model::account::{
+    self, Account, AccountChange, AccountFilter, AccountId, Listing, NewAccount, RoleOf, Roles,
+};
+use crate::model::audit::{Event, EventFilter};
+use crate::model::credential::{self, PgCredentials, SetPgCredentials, TotpEnrolment};
 use crate::model::token::{
-    CheckTerms, ExchangeToken as ExchangeInput, Guarded, HealthStatus, IssuedToken, Login as LoginInput, PublicKey,
-    PublicKeys, ValidateToken as ValidateInput, Validation, WhoAmI as WhoAmIOutput,
+    self, CheckTerms, Guarded, HealthStatus, IssuedToken, Jti, PublicKey, PublicKeys, Revoked, TokenRow, Validation,
 };
 
 /// An operation's method (RFC 9110, section 9).
@@ -155,14 +160,35 @@ operations! {
     Ready: Get "/v1/ready" Public Api Check () => HealthStatus, 200;
     GetPublicKey: Get "/v1/keys/public" Public Api Check () => PublicKey, 200;
     ListPublicKeys: Get "/.well-known/jwks.json" Public Api Check () => PublicKeys, 200;
-    Login: Post "/v1/auth/login" Public Credential Hash LoginInput => IssuedToken, 200;
+    GetOpenApi: Get "/v1/openapi.json" Public Api Check () => OpenApi, 200;
+    Login: Post "/v1/auth/login" Public Credential Hash token::Login => IssuedToken, 200;
     Logout: Post "/v1/auth/logout" AnyToken Api Work () => (), 204;
     RenewToken: Post "/v1/auth/renew" Session Api Work () => IssuedToken, 200;
-    ExchangeToken: Post "/v1/auth/token" Session Api Work ExchangeInput => IssuedToken, 200;
-    WhoAmI: Get "/v1/auth/me" Session Api Check () => WhoAmIOutput, 200;
+    ExchangeToken: Post "/v1/auth/token" Session Api Work token::ExchangeToken => IssuedToken, 200;
+    WhoAmI: Get "/v1/auth/me" Session Api Check () => token::WhoAmI, 200;
+    ChangePassword: Put "/v1/auth/password" Session Credential Hash credential::ChangePassword => (), 204;
+    EnrollTotp: Post "/v1/auth/totp/enroll" Session Credential Hash credential::EnrollTotp => TotpEnrolment, 200;
+    ConfirmTotp: Post "/v1/auth/totp/confirm" Session Credential Work credential::ConfirmTotp => (), 204;
+    RemoveTotp: Delete "/v1/auth/totp" Admin Api Work NamedAccount => (), 204;
     GuardToken: Get "/v1/token/validate" AnyToken Validate Check CheckTerms => Guarded, 200;
-    ValidateToken: Post "/v1/token/validate" Public Validate Check ValidateInput => Validation, 200;
+    ValidateToken: Post "/v1/token/validate" Public Validate Check token::ValidateToken => Validation, 200;
+    IssueServiceToken: Post "/v1/token/issue" Admin Api Work token::IssueServiceToken => IssuedToken, 201;
+    RevokeToken: Delete "/v1/token/{jti}" Session Api Work Jti => (), 204;
     CreateAccount: Post "/v1/accounts" Admin Api Hash NewAccount => Account, 201;
     ListAccounts: Get "/v1/accounts" Admin Api Work AccountFilter => Listing<Account>, 200;
     GetAccount: Get "/v1/accounts/{id}" Admin Api Work AccountId => Account, 200;
+    UpdateAccount: Patch "/v1/accounts/{id}" Admin Api Work AccountChange => Account, 200;
+    DeleteAccount: Delete "/v1/accounts/{id}" Admin Api Work AccountId => (), 204;
+    SetPassword: Put "/v1/accounts/{id}/password" Admin Api Hash credential::SetPassword => (), 204;
+    RemoveAccountTotp: Delete "/v1/accounts/{id}/totp" Admin Api Work AccountId => (), 204;
+    GetRoles: Get "/v1/accounts/{id}/roles" Admin Api Work AccountId => Roles, 200;
+    SetRoles: Put "/v1/accounts/{id}/roles" Admin Api Work account::SetRoles => (), 204;
+    GrantRole: Put "/v1/accounts/{id}/roles/{role}" Admin Api Work RoleOf => (), 204;
+    RevokeRole: Delete "/v1/accounts/{id}/roles/{role}" Admin Api Work RoleOf => (), 204;
+    ListTokens: Get "/v1/accounts/{id}/tokens" AdminOrOwner Api Work token::ListTokens => Listing<TokenRow>, 200;
+    RevokeAllTokens: Delete "/v1/accounts/{id}/tokens" AdminOrOwner Api Work AccountId => Revoked, 200;
+    GetPGCreds: Get "/v1/accounts/{id}/pgcreds" AdminOrOwner Api Work AccountId => PgCredentials, 200;
+    SetPGCreds: Put "/v1/accounts/{id}/pgcreds" Admin Api Work SetPgCredentials => (), 204;
+    DeletePGCreds: Delete "/v1/accounts/{id}/pgcreds" Admin Api Work AccountId => (), 204;
+    ListEvents: Get "/v1/audit" Admin Api Work EventFilter => Listing<Event>, 200;
 }
