@@ -5,6 +5,7 @@ mod owner;
 mod text;
 
 use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -75,6 +76,49 @@ struct Plan {
     issuer: String,
     /// The variable and what it holds; none: a key file.
     passphrase: Option<(String, Password)>,
+    /// Where REST is to listen.
+    listen: SocketAddr,
+    /// More of the configuration, as text.
+    more: &'static str,
+}
+
+/// An instance that is soon gone again.
+pub struct ThrowAway {
+    /// Its configuration.
+    pub config: PathBuf,
+    /// The certificate that clients have to trust.
+    pub ca_cert: PathBuf,
+    /// The admin's name.
+    pub admin: Username,
+    /// The file with the admin's password.
+    pub admin_password: PathBuf,
+}
+
+/// Makes an instance for trying out, without rate limits, in an empty folder.
+///
+/// # Errors
+/// As `mcias init`.
+pub fn throw_away(folder: &Path, listen: SocketAddr) -> Result<ThrowAway, Failure> {
+    let plan = Plan {
+        layout: Layout::in_folder(folder),
+        hosts: Vec::new(),
+        admin: Username::parse("admin")?,
+        issuer: default_issuer(&[]),
+        passphrase: None,
+        listen,
+        more: "
+[rate_limit]
+rps = 1000000
+burst = 1000000
+validate_rps = 0
+validate_burst = 0
+api_rps = 0
+api_burst = 0
+",
+    };
+    make(&plan, Clock::System.now(), create_database)?;
+    let Plan { layout, admin, .. } = plan;
+    Ok(ThrowAway { config: layout.config, ca_cert: layout.ca_cert, admin, admin_password: layout.admin_password })
 }
 
 fn run(parsed: &Parsed) -> Result<(), Failure> {
@@ -147,7 +191,10 @@ impl Plan {
             Some(name) => Some((name.to_owned(), passphrase(name, variable(name))?)),
             None => None,
         };
-        Ok(Self { layout, hosts, admin, issuer, passphrase })
+        // Whoever names no host tries it out, on this machine.
+        let ip: IpAddr = if hosts.is_empty() { Ipv4Addr::LOCALHOST.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let listen = SocketAddr::new(ip, text::REST_PORT);
+        Ok(Self { layout, hosts, admin, issuer, passphrase, listen, more: "" })
     }
 }
 

@@ -1,6 +1,8 @@
 //! The command lines: which role was called, and what was asked of it. Roles and commands are rows of a table.
 
+pub mod cert;
 pub mod command;
+pub mod dev;
 pub mod help;
 pub mod init;
 pub mod parse;
@@ -34,6 +36,9 @@ pub static MCIAS: Role = Role {
     common: &[],
     commands: &[
         init::COMMAND,
+        dev::COMMAND,
+        cert::RENEW,
+        LINKS,
         Command {
             name: "version",
             about: "show the version",
@@ -55,6 +60,17 @@ pub static MCIAS: Role = Role {
     ],
     example: "mcias init --dir /srv/mcias",
     roles: ROLES,
+};
+
+/// The command's row.
+const LINKS: Command = Command {
+    name: "links",
+    about: "make a symlink for each role, to this executable",
+    notes: &["Links that are there and point here stay; anything else of that name is refused and left alone."],
+    flags: &[],
+    args: &[Arg { name: "DIR", about: "where to make them", required: true, choices: &[] }],
+    example: "mcias links /usr/local/bin",
+    run: links,
 };
 
 /// A role that was called, and what was said to it.
@@ -120,6 +136,29 @@ fn version(parsed: &Parsed) -> Result<(), Failure> {
     let roles: Vec<_> = ROLES.iter().map(|role| role.word).collect();
     let all = json!({ "name": MCIAS.name, "version": VERSION, "target": target(), "roles": roles });
     term::out(&format!("{all}\n"))
+}
+
+/// Makes the links that aren't there, or none.
+fn links(parsed: &Parsed) -> Result<(), Failure> {
+    let folder = Path::new(parsed.arg("DIR").unwrap_or_default());
+    let at = |path: &Path, e: std::io::Error| Failure::new(format!("{}: {e}", path.display()));
+    let executable = std::env::current_exe().map_err(|e| Failure::new(format!("where this executable is: {e}")))?;
+    // All are looked at before the first is made.
+    let mut missing = Vec::new();
+    for role in ROLES {
+        let link = folder.join(role.name);
+        match link.read_link() {
+            Ok(to) if to == executable => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => missing.push(link),
+            Ok(_) => return Err(Failure::new(format!("{} is there already and links elsewhere", link.display()))),
+            // Not a link.
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {
+                return Err(Failure::new(format!("{} is there already and no link", link.display())));
+            }
+            Err(e) => return Err(at(&link, e)),
+        }
+    }
+    missing.iter().try_for_each(|link| std::os::unix::fs::symlink(&executable, link).map_err(|e| at(link, e)))
 }
 
 fn help(parsed: &Parsed) -> Result<(), Failure> {

@@ -16,6 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{RootCertStore, crypto};
 use time::OffsetDateTime;
+use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 use zeroize::Zeroizing;
 
@@ -157,6 +158,28 @@ pub fn issue_server(ca_cert: &str, ca_key: &str, hosts: &[Host], now: Timestamp)
         params.signed_by(&*key, &issuer).map_err(|e| Error::internal(format!("issuing a server certificate: {e}")))?;
     verify(&ca_cert, cert.der(), &hosts, now)?;
     Ok(Pair { cert: cert.pem(), key: Zeroizing::new(key.serialize_pem()) })
+}
+
+/// The names and addresses that a server certificate is for (RFC 5280, 4.2.1.6).
+///
+/// # Errors
+/// `InvalidRequest` for what is no certificate in PEM.
+pub fn hosts_of(cert: &str) -> Result<Vec<Host>> {
+    let unreadable = || Error::invalid("the server's certificate is no certificate in PEM");
+    let cert = CertificateDer::from_pem_slice(cert.as_bytes()).map_err(|_| unreadable())?;
+    let (_, cert) = parse_x509_certificate(&cert).map_err(|_| unreadable())?;
+    let Some(names) = cert.subject_alternative_name().map_err(|_| unreadable())? else { return Ok(Vec::new()) };
+    let hosts = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(Host::parse(name)),
+        GeneralName::IPAddress(bytes) => address(bytes).map(|address| Ok(Host::Address(address))),
+        _ => None,
+    });
+    hosts.collect()
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 /// The hosts, each once, and the ones that are always there.

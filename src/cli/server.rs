@@ -2,7 +2,7 @@
 
 mod certificates;
 mod healthcheck;
-mod run;
+pub(super) mod run;
 
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use super::command::{Command, Flag, Role};
 use super::parse::Parsed;
 use super::term::Failure;
 use crate::config::{self, Config};
+use run::Besides;
 
 /// The role's table.
 pub static ROLE: Role = Role {
@@ -38,11 +39,14 @@ pub static ROLE: Role = Role {
 
 fn run(parsed: &Parsed) -> Result<(), Failure> {
     let config = load(parsed)?;
-    if parsed.switch("healthcheck") { healthcheck::ask(&config) } else { run::run(&config) }
+    if parsed.switch("healthcheck") { healthcheck::ask(&config) } else { run::run(&config, Besides::default()) }
 }
 
 /// The configuration that `--config` names.
-fn load(parsed: &Parsed) -> Result<Config, Failure> {
+///
+/// # Errors
+/// Asked wrongly: the file isn't there, or something is wrong in it.
+pub(super) fn load(parsed: &Parsed) -> Result<Config, Failure> {
     let path = parsed.value("config").unwrap_or_default();
     config::load(Path::new(path)).map_err(|e| Failure { code: super::term::ASKED_WRONGLY, message: e.to_string() })
 }

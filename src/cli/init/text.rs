@@ -1,6 +1,7 @@
 //! What `init` writes for people: the configuration file, and what to run next.
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::Plan;
@@ -15,7 +16,7 @@ const GRPC_PORT: u16 = 9443;
 /// A short `mcias.conf` with every section the instance needs.
 pub fn config(plan: &Plan) -> String {
     let layout = &plan.layout;
-    let address = if plan.hosts.is_empty() { "127.0.0.1" } else { "0.0.0.0" };
+    let (listen, grpc) = (plan.listen, SocketAddr::new(plan.listen.ip(), GRPC_PORT));
     let master = match &plan.passphrase {
         Some((variable, _)) => {
             format!(
@@ -34,9 +35,9 @@ pub fn config(plan: &Plan) -> String {
         "# The configuration of this MCIAS instance. Relative paths start from this file's folder.
 
 [server]
-listen_addr = \"{address}:{REST_PORT}\"
+listen_addr = \"{listen}\"
 # gRPC is off without an address of its own.
-# grpc_addr = \"{address}:{GRPC_PORT}\"
+# grpc_addr = \"{grpc}\"
 tls_cert = {cert}
 tls_key = {key}
 
@@ -49,7 +50,8 @@ issuer = {issuer}
 
 [master_key]
 {master}
-",
+{more}",
+        more = plan.more,
         cert = path(layout, &layout.server_cert),
         key = path(layout, &layout.server_key),
         database = path(layout, &layout.database),

@@ -1,6 +1,6 @@
 //! The server's life: open the house, open the doors, keep an eye on things, close the doors, close the house.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
@@ -44,22 +45,33 @@ const HOURLY: Duration = Duration::from_secs(3600);
 /// How long work that nobody waits for any more has to end before the database is closed.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
+/// Tells somebody where the server listens.
+pub type Announce = Box<dyn FnOnce(SocketAddr) -> Result<(), Failure>>;
+
+/// What a life of the server is besides: for `mcias dev`.
+#[derive(Default)]
+pub struct Besides {
+    /// Called once it listens, with the address of REST.
+    pub listening: Option<Announce>,
+    /// Whether the end of standard input ends it, too.
+    pub ends_with_stdin: bool,
+}
+
 /// Runs the server until a signal ends it.
 ///
 /// # Errors
 /// A failure that says what kept it from starting.
-pub fn run(config: &Config) -> Result<(), Failure> {
+pub fn run(config: &Config, besides: Besides) -> Result<(), Failure> {
     limits::no_core_dumps().map_err(|e| Failure::new(format!("core dumps can't be turned off: {e}")))?;
     let notifier = Notifier::from_env().map_err(Failure::new)?;
     let log = log::start(config.log.format, config.log.level).map_err(Failure::new)?;
     let _lock = ServerLock::take(&config.database.path)?;
     let house = Arc::new(open(config)?);
-    let certificates = Watched::load(config)?;
-    let listener = bind(config)?;
-    let files = limits::raise_open_files();
+    let doors =
+        Doors { certificates: Watched::load(config)?, listener: bind(config)?, files: limits::raise_open_files() };
     let runtime = runtime(config)?;
 
-    let ended = runtime.block_on(serve(config, &house, certificates, listener, files, &notifier, &log));
+    let ended = runtime.block_on(serve(config, &house, doors, &notifier, &log, besides));
     // Tasks hold the house too. Once they are gone this is the last one, and closing the database leaves no WAL file.
     runtime.shutdown_timeout(LAST_WORK);
     say_stopped(&house.service);
@@ -124,17 +136,26 @@ fn runtime(config: &Config) -> Result<Runtime, Failure> {
         .map_err(|e| Failure::new(format!("cannot start the runtime: {e}")))
 }
 
+/// What the doors are made of.
+struct Doors {
+    certificates: Watched,
+    listener: TcpListener,
+    /// How many files may be open.
+    files: u64,
+}
+
 /// From the open doors to the closed ones.
 async fn serve(
     config: &Config,
     house: &Arc<House>,
-    mut certificates: Watched,
-    listener: TcpListener,
-    files: u64,
+    doors: Doors,
     notifier: &Notifier,
     log: &Log,
+    besides: Besides,
 ) -> Result<(), Failure> {
-    let mut signals = Signals::new().map_err(|e| Failure::new(format!("cannot listen for signals: {e}")))?;
+    let Doors { mut certificates, listener, files } = doors;
+    let mut signals =
+        Signals::new(besides.ends_with_stdin).map_err(|e| Failure::new(format!("cannot listen for signals: {e}")))?;
     let allowed = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX).max(1);
     let connections = Connections::new(Limits {
         connections: (config.server.max_connections as usize).min(allowed),
@@ -157,6 +178,9 @@ async fn serve(
     tokio::spawn(listen::serve(listener, rest_tls, Protocol::Http1, door, connections.clone()));
     info!(version = VERSION, door = "rest", %address, "listening");
     notifier.ready();
+    if let Some(listening) = besides.listening {
+        listening(address)?;
+    }
 
     let mut clock_tick = every(LOOK_AT_CLOCK);
     let mut certificate_tick = every(LOOK_AT_CERTIFICATE);
@@ -291,11 +315,13 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    stdin: Option<oneshot::Receiver<()>>,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new(with_stdin: bool) -> std::io::Result<Self> {
         Ok(Self {
+            stdin: with_stdin.then(end_of_stdin),
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
@@ -307,13 +333,34 @@ impl Signals {
             _ = self.terminate.recv() => Told::End,
             _ = self.interrupt.recv() => Told::End,
             _ = self.hangup.recv() => Told::Reload,
+            () = Self::ended(&mut self.stdin) => Told::End,
         }
+    }
+
+    /// Waits for the end of standard input, once; for ever where that means nothing.
+    async fn ended(stdin: &mut Option<oneshot::Receiver<()>>) {
+        let Some(end) = stdin else { return std::future::pending().await };
+        // A sender that is gone has read to the end, too.
+        let _ = end.await;
+        *stdin = None;
     }
 
     /// The next one that means the end.
     async fn end(&mut self) {
         while self.next().await != Told::End {}
     }
+}
+
+/// Reads standard input to its end, on a thread of its own: there is no other way to wait for it.
+fn end_of_stdin() -> oneshot::Receiver<()> {
+    let (sender, ended) = oneshot::channel();
+    std::thread::spawn(move || {
+        // An input that can't be read is at its end.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        // Nobody may be waiting any more.
+        let _ = sender.send(());
+    });
+    ended
 }
 
 /// What a signal means.
