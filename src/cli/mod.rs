@@ -2,6 +2,7 @@
 
 pub mod cert;
 pub mod command;
+pub mod db;
 pub mod dev;
 pub mod help;
 pub mod init;
@@ -26,7 +27,7 @@ pub const VERSION: &str = match option_env!("MCIAS_VERSION") {
 };
 
 /// The roles that can be called by their own name, or by a word after `mcias`.
-pub static ROLES: &[&Role] = &[&server::ROLE];
+pub static ROLES: &[&Role] = &[&server::ROLE, &db::ROLE];
 
 /// What is called as `mcias`, or as anything else that is no role's name.
 pub static MCIAS: Role = Role {

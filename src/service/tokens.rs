@@ -81,6 +81,49 @@ pub fn revoke(service: &Service, call: &Call, proof: &Session, jti: Jti) -> Resu
     })
 }
 
+/// The same for the maintenance tool: any token.
+///
+/// # Errors
+/// `NotFound`.
+pub fn revoke_as_admin(service: &Service, call: &Call, proof: &Admin, jti: Jti) -> Result<()> {
+    let occasion = service.occasion(call);
+    let admin = proof.party();
+    service.write_as(proof, move |tx, _| {
+        let state = tx.token_state(jti)?.ok_or_else(|| Error::not_found("no such token"))?;
+        let owner = Party { id: state.account, username: state.username };
+        revoke_one(tx, jti, &owner, &state.audience, admin.clone(), RevokeReason::Revoked, occasion)
+    })
+}
+
+/// How many rows are removed in one transaction.
+const PRUNE_BATCH: u32 = 500;
+
+/// Removes the rows of tokens that expired more than `kept` seconds ago, in small batches, each with its event; gives
+/// how many there were.
+///
+/// # Errors
+/// Trouble with the file; what was removed before stays removed.
+pub fn prune(service: &Service, call: &Call, proof: &Admin, kept: i64) -> Result<u64> {
+    let mut total = 0;
+    loop {
+        let occasion = service.occasion(call);
+        let expired_before = occasion.time.timestamp().plus(-kept);
+        let admin = proof.party();
+        let pruned = service.write_as(proof, move |tx, _| {
+            let count = tx.prune_tokens(expired_before, PRUNE_BATCH)?;
+            if count > 0 {
+                let event = NewEvent::of(EventType::TokensPruned).by(admin.clone());
+                tx.append(event.with("count", count).with("reason", "expired"), occasion)?;
+            }
+            Ok(count)
+        })?;
+        total += pruned;
+        if pruned < u64::from(PRUNE_BATCH) {
+            return Ok(total);
+        }
+    }
+}
+
 /// `GET /v1/accounts/{id}/tokens`: newest first.
 ///
 /// # Errors

@@ -117,6 +117,25 @@ pub(super) fn version(connection: &Connection) -> Result<i64> {
     schema::version_of(connection).map_err(|e| judge(e).1)
 }
 
+/// The schema version of the file at `path`, opened for reading only; 0 for an empty one.
+///
+/// # Errors
+/// `Internal` where it isn't there or is no database.
+pub fn schema_version(path: &Path) -> Result<i64> {
+    if !path.exists() {
+        return Err(Error::internal(format!("there is no database at {}", path.display())));
+    }
+    let open = || {
+        let connection = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE,
+        )?;
+        prepare(&connection)?;
+        schema::version_of(&connection)
+    };
+    open().map_err(|e| cannot_open(path, e))
+}
+
 /// What to say to a version that isn't ours.
 pub(super) fn wrong_version(found: i64) -> Error {
     let ours = schema::LATEST;

@@ -28,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::model::audit::Occasion;
 
 pub use accounts::{LoginRow, NewAccountRow, TotpRow};
+pub use engine::schema_version;
 pub use keys::{KeyPurpose, KeyRow};
 pub use lock::ServerLock;
 pub use schema::LATEST as LATEST_SCHEMA;

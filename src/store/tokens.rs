@@ -91,6 +91,8 @@ statements! {
         ON CONFLICT (account_id, audience) DO UPDATE SET jti = excluded.jti";
     FORGET_SYSTEM_TOKENS Search = "DELETE FROM system_tokens
         WHERE account_id = (SELECT id FROM accounts WHERE uuid = ?1)";
+    PRUNE Search = "DELETE FROM token_revocation WHERE id IN (
+        SELECT id FROM token_revocation WHERE expires_at <= ?1 ORDER BY expires_at, id DESC LIMIT ?2)";
     LET_DIE Search = "WITH RECURSIVE gone (jti) AS (
             VALUES (?1)
             UNION SELECT token_revocation.jti FROM gone JOIN token_revocation ON token_revocation.parent_jti = gone.jti)
@@ -188,6 +190,11 @@ impl Tx<'_> {
     /// Forgets which tokens of a system account are current.
     pub(super) fn forget_system_tokens(&self, account: AccountId) -> Result<()> {
         self.run(FORGET_SYSTEM_TOKENS, [account]).map(drop)
+    }
+
+    /// Removes at most `limit` tokens that had expired at `before`, the longest expired first; gives how many.
+    pub fn prune_tokens(&self, before: Timestamp, limit: u32) -> Result<u64> {
+        self.run(PRUNE, (before, limit)).map(|count| count as u64)
     }
 
     /// Lets a token, and those got with it, live until `at` and no longer.
