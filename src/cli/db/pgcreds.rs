@@ -32,7 +32,7 @@ pub(super) const SET: Command = Command {
     ..command(
         "pgcreds set",
         "set a system account's Postgres credentials",
-        "mciasdb --config mcias.conf pgcreds set --id app --host db --port 5432 --db app --user app",
+        "mciasdb --config F pgcreds set --id app --host db --port 5432 --db d --user u",
         set,
     )
 };
