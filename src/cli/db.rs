@@ -2,6 +2,7 @@
 //! Whoever can read the database and its master key is trusted; no token is asked for.
 
 mod accounts;
+mod keys;
 mod pgcreds;
 mod schema;
 mod tokens;
@@ -13,7 +14,7 @@ use super::server;
 use super::term::Failure;
 use crate::clock::Clock;
 use crate::model::account::{Account, AccountId, AccountStatus, Username};
-use crate::model::audit::Via;
+use crate::model::audit::{EventType, Via};
 use crate::service::access::{Admin, AdminOrOwner};
 use crate::service::{Call, Policy, Service};
 use crate::store::Store;
@@ -43,6 +44,11 @@ pub static ROLE: Role = Role {
         pgcreds::GET,
         pgcreds::SET,
         pgcreds::DELETE,
+        keys::LIST,
+        keys::ROTATE,
+        keys::REVOKE,
+        keys::REKEY,
+        CLOCK_ACCEPT,
     ],
     example: "mciasdb --config /etc/mcias/mcias.conf account list",
     roles: &[],
@@ -52,6 +58,25 @@ const CONFIG: Flag = Flag::value("config", "FILE", "the server's configuration")
 const ID: Flag = Flag::value("id", "A", "the account, by UUID or username").required();
 const JSON: Flag = Flag::switch("json", "print JSON");
 const PASSWORD_STDIN: Flag = Flag::switch("password-stdin", "read the password from standard input, one line");
+
+const CLOCK_ACCEPT: Command = Command {
+    notes: &[
+        "A server whose clock is more than five minutes before the newest event in the database serves nothing but \
+         health. Say this once you have made sure that the clock is right and the events are not.",
+    ],
+    ..command(
+        "clock accept",
+        "take the clock as it is, though events are in its future",
+        "mciasdb --config mcias.conf clock accept",
+        clock_accept,
+    )
+};
+
+fn clock_accept(parsed: &Parsed) -> Result<(), Failure> {
+    let opened = Opened::open(parsed)?;
+    opened.service.note(EventType::ClockAccepted)?;
+    opened.changed()
+}
 
 /// A command of this role without flags of its own.
 const fn command(

@@ -16,28 +16,40 @@ use crate::service::policy::Blocklist;
 pub fn master_key(config: &Config) -> Result<MasterSecret, Failure> {
     let folder = config.database.path.parent();
     match &config.master_key {
-        MasterKeySource::PassphraseEnv(name) => {
-            let value = std::env::var_os(name).filter(|value| !value.is_empty());
-            let value = value.ok_or_else(|| {
-                Failure::new(format!(
-                    "{name} is not set: [master_key] passphrase_env says that it holds the passphrase"
-                ))
-            })?;
-            let text =
-                value.into_string().map_err(|_| Failure::new(format!("the passphrase in {name} isn't UTF-8")))?;
-            Ok(MasterSecret::Passphrase(Password::new(text)))
-        }
-        MasterKeySource::PassphraseFile(path) => {
-            let what = "[master_key] passphrase_file";
-            let passphrase = secretfile::one_line(read(path, what, folder)?);
-            passphrase.map(MasterSecret::Passphrase).map_err(|e| named(what, path, &e))
-        }
-        MasterKeySource::KeyFile(path) => {
-            let what = "[master_key] keyfile";
-            let key = secretfile::key_bytes(&read(path, what, folder)?);
-            key.map(MasterSecret::KeyFile).map_err(|e| named(what, path, &e))
-        }
+        MasterKeySource::PassphraseEnv(name) => passphrase_in(name, "[master_key] passphrase_env"),
+        MasterKeySource::PassphraseFile(path) => passphrase_file(path, "[master_key] passphrase_file", folder),
+        MasterKeySource::KeyFile(path) => key_file(path, "[master_key] keyfile", folder),
     }
+}
+
+/// A passphrase from an environment variable. `what` names who says so.
+///
+/// # Errors
+/// As [`master_key`].
+pub fn passphrase_in(name: &str, what: &str) -> Result<MasterSecret, Failure> {
+    let value = std::env::var_os(name).filter(|value| !value.is_empty());
+    let value =
+        value.ok_or_else(|| Failure::new(format!("{name} is not set: {what} says that it holds the passphrase")))?;
+    let text = value.into_string().map_err(|_| Failure::new(format!("the passphrase in {name} isn't UTF-8")))?;
+    Ok(MasterSecret::Passphrase(Password::new(text)))
+}
+
+/// A passphrase from a file.
+///
+/// # Errors
+/// As [`master_key`].
+pub fn passphrase_file(path: &Path, what: &str, folder: Option<&Path>) -> Result<MasterSecret, Failure> {
+    let passphrase = secretfile::one_line(read(path, what, folder)?);
+    passphrase.map(MasterSecret::Passphrase).map_err(|e| named(what, path, &e))
+}
+
+/// A key from a file.
+///
+/// # Errors
+/// As [`master_key`].
+pub fn key_file(path: &Path, what: &str, folder: Option<&Path>) -> Result<MasterSecret, Failure> {
+    let key = secretfile::key_bytes(&read(path, what, folder)?);
+    key.map(MasterSecret::KeyFile).map_err(|e| named(what, path, &e))
 }
 
 /// Reads the private key of the server certificate.

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
@@ -176,6 +177,36 @@ impl Table {
             text.push('\n');
         }
         text
+    }
+}
+
+/// A count on standard error that is written over again, where that is a terminal; nothing elsewhere.
+pub struct Progress {
+    what: &'static str,
+    shown: Option<Instant>,
+    on: bool,
+}
+
+impl Progress {
+    /// Nothing yet; `what` is counted.
+    pub fn new(what: &'static str) -> Self {
+        Self { what, shown: None, on: io::stderr().is_terminal() }
+    }
+
+    /// Shows how many there are, ten times a second at most.
+    pub fn show(&mut self, done: u64) {
+        if self.on && self.shown.is_none_or(|at| at.elapsed() >= Duration::from_millis(100)) {
+            self.shown = Some(Instant::now());
+            err(&format!("\r\u{1b}[K{done} {}", self.what));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown.is_some() {
+            err("\r\u{1b}[K");
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! before `alg`, builds the header anew and expands the key anew for every token, and finds its signer in a
 //! process-wide variable; its `decode` parses the header before it knows whose it is.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::mem;
 
@@ -109,12 +110,12 @@ fn header_segment(kid: &str) -> String {
 
 /// The keys that tokens may be signed with today.
 pub struct KeyRing {
-    keys: Vec<RingKey>,
+    /// By the header segment: a token's is looked up as it is, byte for byte.
+    keys: HashMap<String, RingKey>,
 }
 
 struct RingKey {
     kid: String,
-    header: String,
     key: VerifyingKey,
 }
 
@@ -128,14 +129,14 @@ impl KeyRing {
             let kid = kid_of(&public);
             let key = VerifyingKey::from_bytes(&public).ok().filter(|key| !key.is_weak());
             let key = key.ok_or_else(|| Error::internal(format!("the public key {kid} is not an Ed25519 key")))?;
-            Ok(RingKey { header: header_segment(&kid), kid, key })
+            Ok((header_segment(&kid), RingKey { kid, key }))
         });
         Ok(Self { keys: keys.collect::<Result<_>>()? })
     }
 
     /// Whether the key is among them.
     pub fn contains_kid(&self, kid: &str) -> bool {
-        self.keys.iter().any(|key| key.kid == kid)
+        self.keys.contains_key(&header_segment(kid))
     }
 }
 
@@ -208,7 +209,7 @@ pub fn check<'k>(
         return Err(TokenFault::NotThreeSegments);
     }
     // Nothing of the token is parsed before this: `alg` can only be what we wrote, and the key only the one we meant.
-    let key = ring.keys.iter().find(|key| key.header == header).ok_or(TokenFault::UnknownHeader)?;
+    let key = ring.keys.get(header).ok_or(TokenFault::UnknownHeader)?;
     verify_once(token, message, signature, key, cache)?;
 
     let mut json = [0; MAX_TOKEN_LEN / 4 * 3];

@@ -140,6 +140,11 @@ impl DataKeys {
     }
 }
 
+/// The id of the data key that a value is sealed under; none for what is too short to be sealed.
+pub fn key_id(sealed: &Sealed) -> Option<u32> {
+    sealed.ciphertext.first_chunk().map(|id| u32::from_be_bytes(*id))
+}
+
 /// Seals a data key under the master key: nonce ‖ ciphertext ‖ tag, 60 bytes, the value of `data_key/<id>` in
 /// `server_config`. `nonce` must be fresh randomness.
 pub fn wrap(master: &KeyBytes, id: u32, nonce: [u8; NONCE_LEN], data_key: &KeyBytes) -> Vec<u8> {

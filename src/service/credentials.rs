@@ -302,11 +302,11 @@ fn none_set() -> Error {
     Error::not_found("no Postgres credentials are set")
 }
 
-fn pending_place(account: AccountId) -> Place {
+pub(super) fn pending_place(account: AccountId) -> Place {
     Place::new("accounts", "totp_pending_enc", &account.to_string())
 }
 
-fn pg_place(account: AccountId, address: &PgAddress) -> Place {
+pub(super) fn pg_place(account: AccountId, address: &PgAddress) -> Place {
     Place::new("pg_credentials", "pg_password_enc", &account.to_string()).with_address(
         address.host(),
         address.port(),

@@ -35,7 +35,7 @@ pub(super) fn private_key_place(kid: &str) -> Place {
 ///
 /// # Errors
 /// "the master key does not open this database", with nothing changed.
-pub fn unlock(store: &Store, master: &MasterSecret) -> Result<DataKeys> {
+pub fn unlock(store: &Store, master: &MasterSecret) -> Result<(KeyBytes, DataKeys)> {
     let (wrapped, kdf) = store.snapshot(|view| Ok((view.data_keys()?, view.setting("kdf")?)))?;
     if wrapped.is_empty() {
         return first_data_key(store, master);
@@ -51,13 +51,30 @@ pub fn unlock(store: &Store, master: &MasterSecret) -> Result<DataKeys> {
             return Err(Error::internal("the master key does not open this database: it needs a key file"));
         }
     };
-    let keys = wrapped
-        .iter()
-        .map(|(id, value)| seal::unwrap(&key, *id, value).map(|key| (*id, key)))
-        .collect::<Option<Vec<_>>>()
-        .ok_or_else(wrong)?;
-    let current = keys.iter().map(|(id, _)| *id).max().ok_or_else(wrong)?;
-    DataKeys::new(current, keys).ok_or_else(wrong)
+    let keys = unwrap_all(&key, &wrapped).ok_or_else(wrong)?;
+    Ok((key, keys))
+}
+
+/// Opens all data keys; none if one of them doesn't open. The newest is the current one.
+pub(super) fn unwrap_all(master: &KeyBytes, wrapped: &[(u32, Vec<u8>)]) -> Option<DataKeys> {
+    let keys = wrapped.iter().map(|(id, value)| seal::unwrap(master, *id, value).map(|key| (*id, key)));
+    let keys = keys.collect::<Option<Vec<_>>>()?;
+    let current = keys.iter().map(|(id, _)| *id).max()?;
+    DataKeys::new(current, keys)
+}
+
+/// The master key from what the operator has, and the stored setting that goes with a passphrase: a salt of its own.
+///
+/// # Errors
+/// `Internal` where the system has no randomness, `Unavailable` where there is no memory for the hash.
+pub(super) fn new_master(master: &MasterSecret) -> Result<(KeyBytes, Option<String>)> {
+    match master {
+        MasterSecret::KeyFile(key) => Ok((key.clone(), None)),
+        MasterSecret::Passphrase(passphrase) => {
+            let kdf = Kdf { salt: random::bytes()?, params: PASSPHRASE_PARAMS };
+            Ok((derive_master_key(passphrase, &kdf)?, Some(kdf.to_json())))
+        }
+    }
 }
 
 fn read_kdf(stored: &[u8]) -> Result<Kdf> {
@@ -66,14 +83,8 @@ fn read_kdf(stored: &[u8]) -> Result<Kdf> {
 }
 
 /// Makes data key 1, unless another process was quicker.
-fn first_data_key(store: &Store, master: &MasterSecret) -> Result<DataKeys> {
-    let (key, kdf) = match master {
-        MasterSecret::KeyFile(key) => (key.clone(), None),
-        MasterSecret::Passphrase(passphrase) => {
-            let kdf = Kdf { salt: random::bytes()?, params: PASSPHRASE_PARAMS };
-            (derive_master_key(passphrase, &kdf)?, Some(kdf.to_json()))
-        }
-    };
+fn first_data_key(store: &Store, master: &MasterSecret) -> Result<(KeyBytes, DataKeys)> {
+    let (key, kdf) = new_master(master)?;
     let data_key = random::key()?;
     let wrapped = seal::wrap(&key, 1, nonce()?, &data_key);
     let made = store.write(move |tx| {
@@ -90,7 +101,8 @@ fn first_data_key(store: &Store, master: &MasterSecret) -> Result<DataKeys> {
     if !made {
         return unlock(store, master);
     }
-    DataKeys::new(1, [(1, data_key)]).ok_or_else(|| Error::internal("the data key just made is not there"))
+    let keys = DataKeys::new(1, [(1, data_key)]);
+    keys.map(|keys| (key, keys)).ok_or_else(|| Error::internal("the data key just made is not there"))
 }
 
 impl Service {
@@ -142,7 +154,7 @@ fn public(row: &KeyRow) -> PublicKey {
 }
 
 /// Makes a key that signs at once, unless there is one by now.
-fn make_key(
+pub(super) fn make_key(
     tx: &Tx<'_>,
     core: &Core,
     purpose: KeyPurpose,
@@ -154,18 +166,31 @@ fn make_key(
     if tx.signing_key_at(purpose, now)?.is_some() {
         return Ok(None);
     }
+    insert_key(tx, core, purpose, seed, nonce, now, occasion).map(Some)
+}
+
+/// Stores a new key that signs from `signs_from` on, with its event; gives its `kid`.
+pub(super) fn insert_key(
+    tx: &Tx<'_>,
+    core: &Core,
+    purpose: KeyPurpose,
+    seed: &KeyBytes,
+    nonce: [u8; 12],
+    signs_from: Timestamp,
+    occasion: Occasion,
+) -> Result<String> {
     let key = SigningKey::from_seed(seed.expose())?;
     tx.insert_signing_key(&KeyRow {
         kid: key.kid().to_owned(),
         purpose,
         public: key.public(),
         private: core.seal(&private_key_place(key.kid()), nonce, seed.expose()),
-        created_at: now,
-        signs_from: now,
+        created_at: occasion.time.timestamp(),
+        signs_from,
         retired_at: None,
         verify_until: None,
         revoked_at: None,
     })?;
     tx.append(NewEvent::of(EventType::SigningKeyCreated).with("kid", key.kid()), occasion)?;
-    Ok(Some(key.kid().to_owned()))
+    Ok(key.kid().to_owned())
 }

@@ -9,7 +9,9 @@ pub mod credentials;
 mod issue;
 pub mod keys;
 pub mod policy;
+pub mod rekey;
 pub mod roles;
+pub mod rotation;
 pub mod session;
 pub mod state;
 mod strangers;
@@ -27,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::model::audit::{Occasion, Via};
 use crate::model::time::Timestamp;
 use crate::random;
-use crate::secret::{Sealed, SecretBytes};
+use crate::secret::{KeyBytes, Sealed, SecretBytes};
 use crate::store::{KeyPurpose, KeyRow, Store, Tx, View};
 
 pub use policy::Policy;
@@ -38,6 +40,8 @@ use state::State;
 pub struct Service {
     store: Store,
     core: Arc<Core>,
+    /// Opens data keys that come to be while the process runs.
+    master: KeyBytes,
     clock: Clock,
     via: Via,
     slots: Slots,
@@ -50,7 +54,8 @@ pub struct Service {
 /// What a write may use besides its transaction: rules and keys, no I/O, no clock, no randomness.
 pub struct Core {
     policy: Policy,
-    data_keys: DataKeys,
+    /// Replaced as a whole when the database has got another data key.
+    data_keys: RwLock<Arc<DataKeys>>,
     /// Opened signing keys by `kid`. What was opened stays right: a `kid` is a hash of its key.
     opened: Mutex<HashMap<String, Arc<SigningKey>>>,
 }
@@ -58,7 +63,7 @@ pub struct Core {
 /// The keys that tokens may be signed with, and how many rows they were read from.
 struct Ring {
     keys: KeyRing,
-    rows: usize,
+    rows: i64,
 }
 
 /// Who is asking, as far as the network tells.
@@ -75,13 +80,14 @@ impl Service {
     /// `Internal` with a text for the operator: the master key doesn't open this database, or the database can't be
     /// read or written.
     pub fn open(store: Store, master: &keys::MasterSecret, policy: Policy, clock: Clock, via: Via) -> Result<Self> {
-        let data_keys = keys::unlock(&store, master)?;
+        let (master, data_keys) = keys::unlock(&store, master)?;
         let slots = Slots::new(policy.hashing_slots);
         let params_in_use = RwLock::new(policy::ParamsInUse::only(policy.argon2));
-        let core = Arc::new(Core { policy, data_keys, opened: Mutex::default() });
+        let core = Arc::new(Core { policy, data_keys: RwLock::new(Arc::new(data_keys)), opened: Mutex::default() });
         let service = Self {
             store,
             core,
+            master,
             clock,
             via,
             slots,
@@ -124,7 +130,29 @@ impl Service {
         mut work: impl FnMut(&Tx<'_>, &Core) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let core = self.core.clone();
-        self.store.write(move |tx| work(tx, &core))
+        self.store.write(move |tx| {
+            if tx.current_data_key()? != core.data_keys().current_id() {
+                return Err(other_data_key());
+            }
+            work(tx, &core)
+        })
+    }
+
+    /// Reads the data keys again if the database has got another; says whether it had.
+    ///
+    /// # Errors
+    /// `Internal` where the master key that this process was started with doesn't open them.
+    pub fn refresh_data_keys(&self) -> Result<bool> {
+        let wrapped = self.store.read(|view| view.data_keys())?;
+        let newest = wrapped.iter().map(|(id, _)| *id).max();
+        if newest == Some(self.core.data_keys().current_id()) {
+            return Ok(false);
+        }
+        let keys = keys::unwrap_all(&self.master, &wrapped).ok_or_else(|| {
+            Error::internal("the database has another data key, which needs the new master key: start the server again")
+        })?;
+        *self.core.data_keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        Ok(true)
     }
 
     /// The keys that verify tokens, as read last.
@@ -134,12 +162,12 @@ impl Service {
 
     /// Reads the keys again if there are others than last time; says whether there were.
     fn refresh_ring(&self) -> Result<bool> {
-        let rows = self.store.read(|view| view.signing_keys())?;
-        if rows.len() == self.ring().rows {
+        if self.store.read(|view| view.signing_key_count())? == self.ring().rows {
             return Ok(false);
         }
-        let tokens = rows.iter().filter(|key| key.purpose == KeyPurpose::Token).map(|key| key.public);
-        let ring = Ring { keys: KeyRing::new(tokens)?, rows: rows.len() };
+        let keys = self.store.read(|view| view.signing_keys())?;
+        let tokens = keys.iter().filter(|key| key.purpose == KeyPurpose::Token).map(|key| key.public);
+        let ring = Ring { keys: KeyRing::new(tokens)?, rows: i64::try_from(keys.len()).unwrap_or(i64::MAX) };
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
         Ok(true)
     }
@@ -158,7 +186,7 @@ impl Core {
         if let Some(key) = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&row.kid) {
             return Ok(key.clone());
         }
-        let seed = self.data_keys.open(&keys::private_key_place(&row.kid), &row.private)?;
+        let seed = self.open(&keys::private_key_place(&row.kid), &row.private)?;
         let key = Arc::new(SigningKey::from_seed(&seed)?);
         if key.kid() != row.kid || key.public() != row.public {
             return Err(Error::internal(format!("signing key {} isn't the one its row names", row.kid)));
@@ -167,13 +195,22 @@ impl Core {
         Ok(key)
     }
 
+    fn data_keys(&self) -> Arc<DataKeys> {
+        self.data_keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn seal(&self, place: &Place, nonce: [u8; 12], plaintext: &[u8]) -> Sealed {
-        self.data_keys.seal(place, nonce, plaintext)
+        self.data_keys().seal(place, nonce, plaintext)
     }
 
     fn open(&self, place: &Place, sealed: &Sealed) -> Result<SecretBytes> {
-        self.data_keys.open(place, sealed)
+        self.data_keys().open(place, sealed)
     }
+}
+
+/// What is sealed under a data key that is no longer the current one might be lost with it.
+fn other_data_key() -> Error {
+    Error::unavailable("the data key is being changed", 5).because("the database has got another data key")
 }
 
 /// A fresh nonce for one sealing.

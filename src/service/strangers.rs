@@ -35,6 +35,6 @@ impl Service {
     /// The parameters for a name that isn't there.
     pub(super) fn params_for_stranger(&self, name: &str) -> Params {
         let in_use = self.params_in_use.read().unwrap_or_else(PoisonError::into_inner);
-        in_use.for_stranger(&self.core.data_keys.derive("strangers"), name)
+        in_use.for_stranger(&self.core.data_keys().derive("strangers"), name)
     }
 }

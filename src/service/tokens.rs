@@ -98,28 +98,29 @@ pub fn revoke_as_admin(service: &Service, call: &Call, proof: &Admin, jti: Jti) 
 /// How many rows are removed in one transaction.
 const PRUNE_BATCH: u32 = 500;
 
-/// Removes the rows of tokens that expired more than `kept` seconds ago, in small batches, each with its event; gives
-/// how many there were.
-///
-/// # Errors
-/// Trouble with the file; what was removed before stays removed.
-pub fn prune(service: &Service, call: &Call, proof: &Admin, kept: i64) -> Result<u64> {
-    let mut total = 0;
-    loop {
-        let occasion = service.occasion(call);
-        let expired_before = occasion.time.timestamp().plus(-kept);
-        let admin = proof.party();
-        let pruned = service.write_as(proof, move |tx, _| {
-            let count = tx.prune_tokens(expired_before, PRUNE_BATCH)?;
-            if count > 0 {
-                let event = NewEvent::of(EventType::TokensPruned).by(admin.clone());
-                tx.append(event.with("count", count).with("reason", "expired"), occasion)?;
+impl Service {
+    /// Removes the rows of tokens that expired more than `kept` seconds ago, in small batches, each with its event;
+    /// gives how many there were. Housekeeping: the server does it by itself.
+    ///
+    /// # Errors
+    /// Trouble with the file; what was removed before stays removed.
+    pub fn prune_expired(&self, kept: i64) -> Result<u64> {
+        let mut total = 0;
+        loop {
+            let occasion = self.occasion(&Call::default());
+            let expired_before = occasion.time.timestamp().plus(-kept);
+            let pruned = self.write(move |tx, _| {
+                let count = tx.prune_tokens(expired_before, PRUNE_BATCH)?;
+                if count > 0 {
+                    let event = NewEvent::of(EventType::TokensPruned);
+                    tx.append(event.with("count", count).with("reason", "expired"), occasion)?;
+                }
+                Ok(count)
+            })?;
+            total += pruned;
+            if pruned < u64::from(PRUNE_BATCH) {
+                return Ok(total);
             }
-            Ok(count)
-        })?;
-        total += pruned;
-        if pruned < u64::from(PRUNE_BATCH) {
-            return Ok(total);
         }
     }
 }

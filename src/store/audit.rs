@@ -30,7 +30,12 @@ statements! {
     LIST_BY_TARGET Search = concat!(event_columns!(), "WHERE target_uuid = :account AND id < :before
         AND event_time >= :since AND event_time <= :until AND (:type IS NULL OR event_type = :type)
         ORDER BY id DESC LIMIT :limit");
-    NEWEST_TIME Newest = "SELECT event_time FROM audit_log ORDER BY id DESC LIMIT 1";
+    // Not the newest row alone: a program that doesn't look at the clock may have written while it was behind. And not
+    // all rows: once the operator has accepted the clock, what is before that says nothing.
+    NEWEST_TIME Newest = "SELECT max(event_time) FROM (
+        SELECT event_time FROM audit_log WHERE id >= coalesce(
+            (SELECT id FROM audit_log WHERE event_type = 'clock_accepted' ORDER BY id DESC LIMIT 1), 0)
+        ORDER BY id DESC LIMIT 200)";
     INSERT Search = "INSERT INTO audit_log (id, event_time, event_type, via, actor_uuid, actor_name,
         target_uuid, target_name, ip_address, details, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     INSERT_CHECKPOINT Search = "INSERT INTO audit_checkpoints (last_id, count, hash, time, kid, signature, anchor)
@@ -47,7 +52,7 @@ impl View<'_> {
 
     /// When the newest event happened: no clock may be much before it. None in an empty log.
     pub fn newest_event_time(&self) -> Result<Option<Timestamp>> {
-        Ok(self.row(NEWEST_TIME, [], |row| row.get::<_, Millis>(0))?.map(Millis::timestamp))
+        newest_time(self.connection).map_err(|e| self.trouble(e))
     }
 
     /// At most `limit` events, newest first, beginning before the one with the number `before`.
@@ -108,6 +113,12 @@ impl Tx<'_> {
         );
         self.run(INSERT_CHECKPOINT, values).map(drop)
     }
+}
+
+/// When the newest event happened, for [`View`] and for migrations.
+pub(super) fn newest_time(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
+    let newest: Option<Millis> = connection.prepare_cached(NEWEST_TIME)?.query_row([], |row| row.get(0))?;
+    Ok(newest.map(Millis::timestamp))
 }
 
 /// Reads the columns of `event_columns!`.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::audit::append;
+use super::audit::{append, newest_time};
 use super::schema;
 use crate::error::{Error, Result};
 use crate::model::audit::{EventType, NewEvent, Occasion};
+use crate::model::time::Millis;
 
 /// How long a statement waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -102,6 +103,14 @@ pub(super) fn connect_reader(path: &Path) -> Result<Connection> {
     open().map_err(|e: rusqlite::Error| judge(e).1)
 }
 
+/// Checkpoints the write-ahead log and truncates it; `false` where a reader or writer is in the way.
+pub(super) fn empty_log(path: &Path) -> Result<bool> {
+    let connection = connect(path)?;
+    let busy: i64 =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(|e| judge(e).1)?;
+    Ok(busy == 0)
+}
+
 /// What every connection has in common.
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -171,6 +180,9 @@ fn apply(connection: &mut Connection, to: i64, migration: &str, occasion: Occasi
         return Ok(());
     }
     tx.execute_batch(migration).map_err(failed)?;
+    // A clock that is behind must not become the newest time by way of this event.
+    let newest = newest_time(&tx).map_err(failed)?.map(|newest| Millis::new(newest.seconds().saturating_mul(1000)));
+    let occasion = Occasion { time: newest.map_or(occasion.time, |newest| newest.max(occasion.time)), ..occasion };
     tx.execute("INSERT INTO schema_version (version, applied_at) VALUES (?1, ?2)", (to, occasion.time.timestamp()))
         .map_err(failed)?;
     tx.pragma_update(None, "user_version", to).map_err(failed)?;
@@ -204,7 +216,6 @@ fn copy_before(connection: &Connection, path: &Path, target: i64) -> Result<()> 
 mod tests {
     use super::*;
     use crate::model::audit::Via;
-    use crate::model::time::Millis;
 
     fn occasion() -> Occasion {
         Occasion { time: Millis::new(1_800_000_000_000), via: Via::Server, ip: None }

@@ -58,6 +58,16 @@ macro_rules! columns {
 statements! {
     ALL Walk = concat!(columns!(), "ORDER BY id");
     BY_KID Search = concat!(columns!(), "WHERE kid = ?1");
+    COUNT Walk = "SELECT count(*) FROM signing_keys";
+    AT Walk = concat!(columns!(), "WHERE purpose = ?1 AND revoked_at IS NULL AND signs_from <= ?2
+        AND (retired_at IS NULL OR retired_at > ?2) AND (verify_until IS NULL OR verify_until > ?2)
+        ORDER BY signs_from DESC, id DESC LIMIT 1");
+    SOAKING Walk = "SELECT kid FROM signing_keys
+        WHERE purpose = ?1 AND revoked_at IS NULL AND signs_from > ?2 ORDER BY id LIMIT 1";
+    LAST_EXPIRY Search = "SELECT max(expires_at) FROM token_revocation";
+    RETIRE Search = "UPDATE signing_keys SET retired_at = ?2, verify_until = ?3 WHERE kid = ?1";
+    REVOKE Search = "UPDATE signing_keys SET revoked_at = ?2 WHERE kid = ?1 AND revoked_at IS NULL";
+    SIGN_FROM Search = "UPDATE signing_keys SET signs_from = ?2 WHERE kid = ?1";
     INSERT Search = "INSERT INTO signing_keys
         (kid, purpose, public_key, private_key_enc, private_key_nonce, created_at, signs_from)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -74,10 +84,24 @@ impl View<'_> {
         self.row(BY_KID, [kid], key)
     }
 
+    /// How many keys there ever were: changes when there is another.
+    pub fn signing_key_count(&self) -> Result<i64> {
+        Ok(self.row(COUNT, [], |row| row.get(0))?.unwrap_or(0))
+    }
+
     /// The key that signs at `now`: of several, the one that began last.
     pub fn signing_key_at(&self, purpose: KeyPurpose, now: Timestamp) -> Result<Option<KeyRow>> {
-        let keys = self.signing_keys()?;
-        Ok(keys.into_iter().filter(|key| key.purpose == purpose && key.signs(now)).max_by_key(|key| key.signs_from))
+        self.row(AT, (purpose.as_str(), now), key)
+    }
+
+    /// A key that is published and doesn't sign yet.
+    pub fn soaking_key(&self, purpose: KeyPurpose, now: Timestamp) -> Result<Option<String>> {
+        self.row(SOAKING, (purpose.as_str(), now), |row| row.get(0))
+    }
+
+    /// When the last of all tokens ends.
+    pub fn last_expiry(&self) -> Result<Option<Timestamp>> {
+        Ok(self.row(LAST_EXPIRY, [], |row| row.get(0))?.flatten())
     }
 }
 
@@ -94,6 +118,21 @@ impl Tx<'_> {
             key.signs_from,
         );
         self.run(INSERT, values).map(drop)
+    }
+
+    /// Says until when a key signs and verifies.
+    pub fn retire_signing_key(&self, kid: &str, retired_at: Timestamp, verify_until: Timestamp) -> Result<()> {
+        self.run(RETIRE, (kid, retired_at, verify_until)).map(drop)
+    }
+
+    /// Revokes a key: what it signed counts no more; `false` where it was revoked before.
+    pub fn revoke_signing_key(&self, kid: &str, now: Timestamp) -> Result<bool> {
+        Ok(self.run(REVOKE, (kid, now))? == 1)
+    }
+
+    /// Lets a key that waits sign from `now` on.
+    pub fn sign_from(&self, kid: &str, now: Timestamp) -> Result<()> {
+        self.run(SIGN_FROM, (kid, now)).map(drop)
     }
 }
 

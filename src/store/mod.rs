@@ -10,6 +10,7 @@ mod audit;
 mod engine;
 mod keys;
 mod lock;
+mod reseal;
 mod schema;
 mod sealed;
 mod sql;
@@ -31,6 +32,7 @@ pub use accounts::{LoginRow, NewAccountRow, TotpRow};
 pub use engine::schema_version;
 pub use keys::{KeyPurpose, KeyRow};
 pub use lock::ServerLock;
+pub use reseal::{SealedColumn, SealedValue};
 pub use schema::LATEST as LATEST_SCHEMA;
 pub use sealed::PgRow;
 pub use tokens::{NewTokenRow, TokenState};
@@ -172,6 +174,14 @@ impl Store {
             Some(refusal) => Err(refusal),
             None => self.writer.write(work),
         }
+    }
+
+    /// Brings the write-ahead log into the database and cuts it to nothing; `false` where a reader is in the way.
+    ///
+    /// # Errors
+    /// Trouble with the file.
+    pub fn empty_log(&self) -> Result<bool> {
+        engine::empty_log(&self.path)
     }
 
     /// Runs `work` on a connection that no other thread is using; each thread prefers one of its own.

@@ -11,6 +11,9 @@ use crate::secret::Sealed;
 
 statements! {
     GET Search = "SELECT value FROM server_config WHERE key = ?1";
+    DELETE_SETTING Search = "DELETE FROM server_config WHERE key = ?1";
+    CURRENT_DATA_KEY Search = "SELECT max(CAST(substr(key, 10) AS INTEGER)) FROM server_config
+        WHERE key >= 'data_key/' AND key < 'data_key0'";
     WITH_PREFIX Walk = "SELECT key, value FROM server_config WHERE key >= ?1 AND key < ?2 ORDER BY key";
     PUT Search = "INSERT INTO server_config (key, value) VALUES (?1, ?2)
         ON CONFLICT (key) DO UPDATE SET value = excluded.value";
@@ -59,6 +62,11 @@ impl View<'_> {
         self.row(GET, [key], |row| row.get(0))
     }
 
+    /// The id of the data key that seals, as this transaction sees it; 0 where there is none.
+    pub fn current_data_key(&self) -> Result<u32> {
+        Ok(self.row(CURRENT_DATA_KEY, [], |row| row.get(0))?.flatten().unwrap_or(0))
+    }
+
     /// All wrapped data keys: (id, nonce ‖ ciphertext).
     pub fn data_keys(&self) -> Result<Vec<(u32, Vec<u8>)>> {
         let rows: Vec<(String, Vec<u8>)> =
@@ -95,6 +103,11 @@ impl Tx<'_> {
     /// Removes an account's Postgres credentials; `false` where there were none.
     pub fn delete_pg_credentials(&self, account: AccountId) -> Result<bool> {
         Ok(self.run(PG_DELETE, [account])? > 0)
+    }
+
+    /// Removes a setting.
+    pub fn delete_setting(&self, key: &str) -> Result<()> {
+        self.run(DELETE_SETTING, [key]).map(drop)
     }
 
     /// Sets a setting.

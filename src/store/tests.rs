@@ -12,8 +12,15 @@ fn occasion() -> Occasion {
 fn no_statement_scans_a_large_table_unless_it_lists() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open_and_migrate(&dir.path().join("t.db"), occasion()).unwrap();
-    let all =
-        [accounts::STATEMENTS, audit::STATEMENTS, keys::STATEMENTS, sealed::STATEMENTS, tokens::STATEMENTS].concat();
+    let all = [
+        accounts::STATEMENTS,
+        audit::STATEMENTS,
+        keys::STATEMENTS,
+        reseal::STATEMENTS,
+        sealed::STATEMENTS,
+        tokens::STATEMENTS,
+    ]
+    .concat();
     let mut misfits = Vec::new();
     store
         .with_reader(|connection| {

@@ -91,6 +91,9 @@ statements! {
         ON CONFLICT (account_id, audience) DO UPDATE SET jti = excluded.jti";
     FORGET_SYSTEM_TOKENS Search = "DELETE FROM system_tokens
         WHERE account_id = (SELECT id FROM accounts WHERE uuid = ?1)";
+    REVOKE_BY_KEY Search = "UPDATE token_revocation SET revoked_at = ?4, revoke_reason = 'key_revoked'
+        WHERE id > ?1 AND id <= ?2 AND kid = ?3 AND revoked_at IS NULL AND expires_at > ?4";
+    LAST_ID Search = "SELECT max(id) FROM token_revocation";
     PRUNE Search = "DELETE FROM token_revocation WHERE id IN (
         SELECT id FROM token_revocation WHERE expires_at <= ?1 ORDER BY expires_at, id DESC LIMIT ?2)";
     LET_DIE Search = "WITH RECURSIVE gone (jti) AS (
@@ -148,6 +151,11 @@ impl View<'_> {
         })
     }
 
+    /// The place of the newest token.
+    pub fn last_token_place(&self) -> Result<i64> {
+        Ok(self.row(LAST_ID, [], |row| row.get(0))?.flatten().unwrap_or(0))
+    }
+
     /// The token that was last issued to a system account for this audience.
     pub fn current_system_token(&self, account: AccountId, audience: &Audience) -> Result<Option<Jti>> {
         self.row(CURRENT_SYSTEM_TOKEN, (account, audience), |row| row.get(0))
@@ -195,6 +203,11 @@ impl Tx<'_> {
     /// Removes at most `limit` tokens that had expired at `before`, the longest expired first; gives how many.
     pub fn prune_tokens(&self, before: Timestamp, limit: u32) -> Result<u64> {
         self.run(PRUNE, (before, limit)).map(|count| count as u64)
+    }
+
+    /// Marks the live tokens of a revoked key, of those after the place `after` up to `to`; gives how many.
+    pub fn revoke_tokens_of_key(&self, kid: &str, after: i64, to: i64, now: Timestamp) -> Result<u64> {
+        self.run(REVOKE_BY_KEY, (after, to, kid, now)).map(|count| count as u64)
     }
 
     /// Lets a token, and those got with it, live until `at` and no longer.

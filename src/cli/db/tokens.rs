@@ -92,7 +92,7 @@ fn revoke_all(parsed: &Parsed) -> Result<(), Failure> {
 fn prune(parsed: &Parsed) -> Result<(), Failure> {
     let opened = Opened::open(parsed)?;
     opened.service.admit()?;
-    let pruned = tokens::prune(&opened.service, &opened.call(), &opened.admin(), 0)?;
+    let pruned = opened.service.prune_expired(0)?;
     opened.changed()?;
     term::out(&format!("{pruned}\n"))
 }

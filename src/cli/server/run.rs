@@ -42,6 +42,8 @@ const LOOK_AT_CLOCK: Duration = Duration::from_secs(5);
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
 /// How often a checkpoint is signed, and the parameters of stored hashes are counted.
 const HOURLY: Duration = Duration::from_secs(3600);
+/// How long the row of an expired token is kept, in seconds.
+const KEEP_EXPIRED: i64 = 7 * 86_400;
 /// How long work that nobody waits for any more has to end before the database is closed.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
@@ -191,6 +193,7 @@ async fn serve(
     loop {
         tokio::select! {
             _ = clock_tick.tick() => {
+                look_at_data_keys(&house.service);
                 if look_at_clock(&house.service) && !started {
                     started = begin(&house.service);
                 }
@@ -200,7 +203,7 @@ async fn serve(
                 certificates.warn_of_end(Clock::System.now());
             }
             _ = hourly_tick.tick() => {
-                on_a_thread(house, sign_checkpoint);
+                on_a_thread(house, hourly);
                 count(house);
             }
             _ = watchdog_tick.tick() => {
@@ -254,6 +257,27 @@ fn begin(service: &Service) -> bool {
     true
 }
 
+/// What is done every hour, and so never in the first of a run: a checkpoint, and the rows of tokens that expired more
+/// than a week ago go. Not while the clock is behind.
+fn hourly(service: &Service) -> crate::error::Result<()> {
+    service.admit()?;
+    sign_checkpoint(service)?;
+    let pruned = service.prune_expired(KEEP_EXPIRED)?;
+    if pruned > 0 {
+        info!(pruned, "removed the rows of expired tokens");
+    }
+    Ok(())
+}
+
+/// Takes another data key, if mciasdb has made one.
+fn look_at_data_keys(service: &Service) {
+    match service.refresh_data_keys() {
+        Ok(true) => info!("the data key was changed"),
+        Ok(false) => {}
+        Err(e) => error!(cause = %e, "the data keys can't be read"),
+    }
+}
+
 /// Looks at the clock, and says so when it changed; whether it is in order.
 fn look_at_clock(service: &Service) -> bool {
     match service.look_at_clock() {
@@ -263,6 +287,9 @@ fn look_at_clock(service: &Service) -> bool {
         Ok(Some(false)) => info!("the clock has caught up with the database"),
         Ok(None) => {}
         Err(e) => error!(cause = %e, "the database can't be read"),
+    }
+    if service.readiness() == Readiness::ReadOnly && service.checkpoint().is_ok() {
+        info!("the database takes writes again");
     }
     service.readiness() == Readiness::Ready
 }
