@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap};
@@ -22,18 +23,34 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// A body that isn't read yet. Dropped unread, it is taken in and thrown away beside the answer.
 pub(super) struct Waiting {
     body: Option<Incoming>,
+    /// What was read of it to see whether there is anything in it.
+    begun: Option<Bytes>,
     holds_back: bool,
 }
 
 impl Waiting {
     pub(super) fn new(body: Incoming, headers: &HeaderMap) -> Self {
         // Whoever asked first whether to send it (RFC 9110, 10.1.1) and is refused won't send it.
-        Self { body: Some(body), holds_back: headers.contains_key(EXPECT) }
+        Self { body: Some(body), begun: None, holds_back: headers.contains_key(EXPECT) }
     }
 
-    /// Whether none was sent.
-    pub(super) fn is_absent(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+    /// Whether none was sent, or an empty one, which in chunks only its end tells.
+    ///
+    /// # Errors
+    /// As [`Waiting::read`], for one that breaks off or comes too slowly.
+    pub(super) async fn is_absent(&mut self) -> Result<bool> {
+        let Some(body) = &mut self.body else { return Ok(true) };
+        let begin = async {
+            while let Some(frame) = body.frame().await {
+                let data = frame.map_err(|_| broke_off())?.into_data().unwrap_or_default();
+                if !data.is_empty() {
+                    return Ok(Some(data));
+                }
+            }
+            Ok(None)
+        };
+        self.begun = tokio::time::timeout(PATIENCE, begin).await.unwrap_or_else(|_| Err(too_slow()))?;
+        Ok(self.begun.is_none())
     }
 
     /// Reads and parses it.
@@ -43,15 +60,17 @@ impl Waiting {
     pub(super) async fn read(&mut self) -> Result<Members> {
         let Some(mut body) = self.body.take() else { return Err(Error::internal("a body was read twice")) };
         let too_large = || Error::new(Kind::PayloadTooLarge, "the body is larger than 64 KiB");
-        let announced = body.size_hint().lower();
+        let begun = self.begun.take().unwrap_or_default();
+        let announced = body.size_hint().lower() + begun.len() as u64;
         if announced > MAX_BODY as u64 {
             self.body = Some(body);
             return Err(too_large());
         }
         let mut bytes = Zeroizing::new(Vec::with_capacity(announced as usize));
+        bytes.extend_from_slice(&begun);
         let collect = async {
             while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|_| Error::invalid("the body broke off"))?;
+                let frame = frame.map_err(|_| broke_off())?;
                 let Some(data) = frame.data_ref() else { continue };
                 if bytes.len() + data.len() > MAX_BODY {
                     return Err(too_large());
@@ -61,12 +80,20 @@ impl Waiting {
             Ok(())
         };
         let collected = tokio::time::timeout(PATIENCE, collect).await;
-        let outcome = collected.unwrap_or_else(|_| Err(Error::invalid("the body took longer than 30 s")));
+        let outcome = collected.unwrap_or_else(|_| Err(too_slow()));
         if outcome.is_err() {
             self.body = Some(body);
         }
         outcome.and_then(|()| Members::parse(&bytes))
     }
+}
+
+fn broke_off() -> Error {
+    Error::invalid("the body broke off")
+}
+
+fn too_slow() -> Error {
+    Error::invalid("the body took longer than 30 s")
 }
 
 impl Drop for Waiting {

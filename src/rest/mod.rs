@@ -90,7 +90,7 @@ impl Rest {
 
         let members = match decl.body {
             Body::None => None,
-            Body::Optional if body.is_absent() => None,
+            Body::Optional if body.is_absent().await? => None,
             Body::Optional | Body::Required => {
                 body::check_type(&head.headers)?;
                 Some(body.read().await?)

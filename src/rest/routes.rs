@@ -44,9 +44,11 @@ impl Routes {
 
     /// Finds what there is. A HEAD has to be asked for as the GET it stands for.
     pub(super) fn find(&self, method: &Method, path: &str) -> Found<'_> {
+        let matching: Vec<_> = self.0.iter().filter_map(|route| Some((route, route.matches(path)?))).collect();
+        // A path that is written out is another than the one it would also be with a variable in it.
+        let fewest = matching.iter().map(|(_, variables)| variables.len()).min();
         let mut allowed = BTreeSet::new();
-        for route in &self.0 {
-            let Some(variables) = route.matches(path) else { continue };
+        for (route, variables) in matching.into_iter().filter(|(_, variables)| Some(variables.len()) == fewest) {
             if route.decl().method.as_str() == method.as_str() {
                 return Found::Route(route, variables);
             }
