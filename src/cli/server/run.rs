@@ -343,12 +343,18 @@ struct Signals {
     interrupt: Signal,
     hangup: Signal,
     stdin: Option<oneshot::Receiver<()>>,
+    /// Kept so that a write past RLIMIT_FSIZE is an error to the database, and doesn't end the process.
+    _file_too_large: Signal,
 }
+
+/// SIGXFSZ, which has no name in tokio: 25 on every Linux but MIPS and PA-RISC.
+const SIGXFSZ: i32 = 25;
 
 impl Signals {
     fn new(with_stdin: bool) -> std::io::Result<Self> {
         Ok(Self {
             stdin: with_stdin.then(end_of_stdin),
+            _file_too_large: signal(SignalKind::from_raw(SIGXFSZ))?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
