@@ -28,3 +28,6 @@ pub mod rest;
 
 // Floor 5: the roles; they import anything below.
 pub mod cli;
+
+#[cfg(test)]
+mod testing;

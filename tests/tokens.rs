@@ -457,11 +457,45 @@ fn roles_that_a_forger_writes_in_come_to_nothing() {
     let forge = Forge::of(server);
     let forged = user.with_token(&forge.sign(&with(&user.claims(), json!({"roles": ["admin", "reader"]}))));
     let validated = forged.without_token().post("/v1/token/validate").json(json!({"token": forged.token()})).ok(200);
-    if validated["valid"] == true {
-        assert_eq!(validated["roles"], json!(["reader"]), "only what is held counts");
+    validated.is(json!({"valid": false}));
+    is_refused(server, "a role that isn't held", forged.token());
+    // Nor one that is held by now, and was not when the token was issued.
+    server.give_role(user.id(), "editor");
+    is_refused(
+        server,
+        "a role that is held",
+        &forge.sign(&with(&user.claims(), json!({"roles": ["editor", "reader"]}))),
+    );
+    is_refused(server, "a role less", &forge.sign(&with(&user.claims(), json!({"roles": []}))));
+    is_good(&user);
+}
+
+#[test]
+fn what_was_got_during_an_overlap_ends_with_it() {
+    let server = &*SERVER;
+    let robot = server.system("overlapping");
+    let exchange = |client: &Client, audience: &str| {
+        let answer = client.post("/v1/auth/token").json(json!({"audience": audience})).ok(200);
+        client.with_token(answer.text("token"))
+    };
+    let issuer = robot.claims()["iss"].as_str().unwrap().to_owned();
+    let early = exchange(&exchange(&robot, &issuer), "files");
+    let overlap = json!({"account_id": robot.id(), "overlap": 3600});
+    let next = server.admin().post("/v1/token/issue").json(overlap).ok(201);
+    let next = robot.with_token(next.text("token"));
+    // Of the former token, while it lives on: what is got with it, and what is got with that.
+    let child = exchange(&robot, &issuer);
+    let grandchild = exchange(&child, "files");
+    assert!(next.is_good() && early.is_good() && grandchild.is_good());
+    // And the hour is over.
+    let over = "UPDATE token_revocation SET dies_at = ?2 WHERE dies_at IS NOT NULL AND account_id =
+        (SELECT id FROM accounts WHERE uuid = ?1)";
+    assert!(server.sql(over, (robot.id(), now())) > 0);
+    is_refused(server, "the former token", robot.token());
+    for (what, token) in [("early", &early), ("child", &child), ("grandchild", &grandchild)] {
+        is_refused(server, what, token.token());
     }
-    assert!(matches!(forged.get("/v1/accounts").send().status, 401 | 403));
-    assert!(matches!(forged.get("/v1/token/validate?role=admin").send().status, 401 | 403));
+    assert!(next.is_good());
 }
 
 #[test]
@@ -580,9 +614,10 @@ fn a_token_from_the_future_or_the_past_is_refused() {
     let forge = Forge::of(server);
     // Row and token agree: only the times themselves can be wrong.
     let at = |iat: i64, exp: i64| {
-        let sql = "UPDATE token_revocation SET issued_at = ?2, expires_at = ?3 WHERE jti = ?1";
-        assert_eq!(server.sql(sql, (user.jti(), iat, exp)), 1);
-        user.with_token(&forge.sign(&with(&user.claims(), json!({"iat": iat, "exp": exp}))))
+        let token = forge.sign(&with(&user.claims(), json!({"iat": iat, "exp": exp})));
+        let sql = "UPDATE token_revocation SET issued_at = ?2, expires_at = ?3, digest = ?4 WHERE jti = ?1";
+        assert_eq!(server.sql(sql, (user.jti(), iat, exp, forge.digest(&token))), 1);
+        user.with_token(&token)
     };
     let now = now();
     is_good(&at(now + 30, now + 3600));

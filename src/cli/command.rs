@@ -30,7 +30,7 @@ pub struct Command {
     pub about: &'static str,
     /// What else has to be known, a paragraph each.
     pub notes: &'static [&'static str],
-    /// Its own flags.
+    /// Its own flags. One that has the name of a common flag stands in its place.
     pub flags: &'static [Flag],
     /// What it takes besides flags, in order; those that must be given come first.
     pub args: &'static [Arg],
@@ -130,6 +130,13 @@ impl Arg {
     }
 }
 
+impl Command {
+    /// Those of the role's common flags that it hasn't one of its own for.
+    pub fn common(&self, role: &Role) -> impl Iterator<Item = &'static Flag> {
+        role.common.iter().filter(|flag| self.flags.iter().all(|own| own.name != flag.name))
+    }
+}
+
 impl Role {
     /// The command of a role that has only one, without a name.
     pub fn only_command(&self) -> Option<&'static Command> {
@@ -148,4 +155,9 @@ impl Role {
 
 fn shown_value(name: &str, choices: &[&str]) -> String {
     if choices.is_empty() { name.to_owned() } else { choices.join("|") }
+}
+
+/// Words after words, without a space at either end.
+pub fn named(before: &str, after: &str) -> String {
+    format!("{before} {after}").trim().to_owned()
 }

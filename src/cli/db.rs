@@ -2,10 +2,15 @@
 //! Whoever can read the database and its master key is trusted; no token is asked for.
 
 mod accounts;
+mod audit;
 mod keys;
+mod newfile;
 mod pgcreds;
+mod progress;
 mod schema;
 mod tokens;
+
+use std::path::Path;
 
 use super::command::{Command, Flag, Role};
 use super::parse::Parsed;
@@ -41,6 +46,12 @@ pub static ROLE: Role = Role {
         tokens::REVOKE,
         tokens::REVOKE_ALL,
         tokens::PRUNE,
+        audit::TAIL,
+        audit::QUERY,
+        audit::VERIFY,
+        audit::EXPORT,
+        audit::ARCHIVE,
+        audit::KEY,
         pgcreds::GET,
         pgcreds::SET,
         pgcreds::DELETE,
@@ -115,6 +126,12 @@ impl Opened {
 
     fn call(&self) -> Call {
         Call::default()
+    }
+
+    /// The folder that the database is in, whose owner gets the files that are made.
+    fn folder(&self) -> &Path {
+        let folder = self.service.store().path().parent();
+        folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
     /// Signs a checkpoint: the tool holds the audit key and anchors each change that it makes.

@@ -1,7 +1,6 @@
 //! Help texts, made from the table of [`super::command`]. Plain text, at most [`WIDTH`] columns where words allow it.
 
-use super::command::{Command, Flag, HELP, Role, VERSION};
-use super::parse::named;
+use super::command::{Command, Flag, HELP, Role, VERSION, named};
 
 /// Columns of a line of help.
 const WIDTH: usize = 80;
@@ -22,7 +21,7 @@ pub fn of_command(role: &Role, command: &Command, called_as: &str) -> String {
     section(&mut out, "Arguments", &args);
     let version = command.name.is_empty().then_some(&VERSION);
     section(&mut out, "Flags", &rows(command.flags.iter().chain([&HELP]).chain(version)));
-    section(&mut out, "Flags of every command", &rows(role.common));
+    section(&mut out, "Flags of every command", &rows(command.common(role)));
     out.push_str(&example(role, command.example, called_as));
     out
 }
@@ -53,7 +52,7 @@ pub fn of_role(role: &Role, words: &str, called_as: &str) -> String {
 
 fn usage(name: &str, role: &Role, command: &Command) -> String {
     let mut words = vec![];
-    for flag in role.common.iter().chain(command.flags) {
+    for flag in command.common(role).chain(command.flags) {
         let bare = flag.shown();
         let more = if flag.repeatable { "..." } else { "" };
         words.push(if flag.required { format!("{bare}{more}") } else { format!("[{bare}]{more}") });

@@ -4,9 +4,9 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 
-use super::command::{Command, Flag, Role};
+use super::command::{Command, Flag, Role, named};
 use super::help;
-use super::term::escape;
+use super::term::{ASKED_WRONGLY, Failure, escape};
 
 /// What a command line comes to.
 pub enum Outcome {
@@ -39,6 +39,12 @@ pub struct Usage {
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; see '{} --help'", self.message, self.see)
+    }
+}
+
+impl From<Usage> for Failure {
+    fn from(usage: Usage) -> Self {
+        Self { code: ASKED_WRONGLY, message: usage.to_string() }
     }
 }
 
@@ -224,7 +230,7 @@ impl Line<'_> {
     fn finish(self) -> Result<Outcome, Usage> {
         let Some(command) = self.command else { return Ok(Outcome::NoCommand(self.help())) };
         let given = |flag: &Flag| self.flags.iter().any(|(given, _)| given.name == flag.name);
-        let wanted = self.role.common.iter().chain(command.flags).find(|flag| flag.required && !given(flag));
+        let wanted = command.common(self.role).chain(command.flags).find(|flag| flag.required && !given(flag));
         if let Some(flag) = wanted {
             return Err(self.usage(format!("{} is missing", flag.shown())));
         }
@@ -246,11 +252,6 @@ impl Line<'_> {
     fn usage(&self, message: impl Into<String>) -> Usage {
         Usage { message: message.into(), see: named(self.called_as, &self.words) }
     }
-}
-
-/// Words after words, without a space at either end.
-pub fn named(before: &str, after: &str) -> String {
-    format!("{before} {after}").trim().to_owned()
 }
 
 fn allowed(choices: &[&str], value: &OsStr) -> bool {

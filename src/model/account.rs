@@ -24,6 +24,9 @@ words! {
 pub struct AccountId(Uuid);
 
 impl AccountId {
+    /// The nil UUID (RFC 9562, 5.9), which no account has: those are random.
+    pub const NOBODY: Self = Self(Uuid::nil());
+
     /// From a UUID made by us.
     pub const fn new(id: Uuid) -> Self {
         Self(id)

@@ -3,8 +3,10 @@
 
 pub mod account;
 pub mod audit;
+pub mod chain;
 pub mod credential;
 pub mod net;
+pub mod strict;
 pub mod time;
 pub mod token;
 

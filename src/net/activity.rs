@@ -12,8 +12,42 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
-use crate::net::connections::TimeLimits;
 use crate::net::lock;
+
+/// How long a connection may take over what.
+#[derive(Debug, Clone, Copy)]
+pub struct TimeLimits {
+    /// The TLS hand-shake.
+    pub handshake: Duration,
+    /// An HTTP/1 request's header, from its first byte. HTTP/2 has no such moment: there a header that doesn't come to
+    /// an end counts as idling.
+    pub header: Duration,
+    /// Having no request under way.
+    pub idle: Duration,
+    /// Not taking what is sent.
+    pub answer: Duration,
+    /// Closing, after being asked to.
+    pub farewell: Duration,
+}
+
+impl Default for TimeLimits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(120),
+            answer: Duration::from_secs(30),
+            farewell: Duration::from_secs(2),
+        }
+    }
+}
+
+impl TimeLimits {
+    /// The shortest of those that count between hand-shake and end.
+    pub(super) fn shortest(&self) -> Duration {
+        self.header.min(self.idle).min(self.answer).min(self.farewell)
+    }
+}
 
 /// What others want of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

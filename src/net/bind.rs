@@ -42,7 +42,7 @@ macro_rules! grants {
         }
     )*};
 }
-grants!(AnyToken, Session, Admin);
+grants!(AnyToken, Session, Person, Admin);
 
 impl Grant for ops::AdminOrOwner {
     type Proof = access::AdminOrOwner;
@@ -106,6 +106,8 @@ handlers!(
     AnyToken,
     /// Serves the bearer of a token for MCIAS itself.
     Session,
+    /// Serves people.
+    Person,
     /// Serves admins.
     Admin,
     /// Serves admins, and the account that the operation is about.
@@ -121,12 +123,12 @@ pub fn operations(table: &mut impl Table) {
     table.row::<ops::GetOpenApi, _>(Public(|_: &Service, _: &Call, (): ()| Ok(OpenApi)));
     table.row::<ops::Login, _>(Public(session::login));
     table.row::<ops::Logout, _>(AnyToken(session::logout));
-    table.row::<ops::RenewToken, _>(Session(session::renew));
+    table.row::<ops::RenewToken, _>(Person(session::renew));
     table.row::<ops::ExchangeToken, _>(Session(session::exchange));
     table.row::<ops::WhoAmI, _>(Session(session::whoami));
-    table.row::<ops::ChangePassword, _>(Session(credentials::change_password));
-    table.row::<ops::EnrollTotp, _>(Session(credentials::enroll_totp));
-    table.row::<ops::ConfirmTotp, _>(Session(credentials::confirm_totp));
+    table.row::<ops::ChangePassword, _>(Person(credentials::change_password));
+    table.row::<ops::EnrollTotp, _>(Person(credentials::enroll_totp));
+    table.row::<ops::ConfirmTotp, _>(Person(credentials::confirm_totp));
     table.row::<ops::RemoveTotp, _>(Admin(|service: &Service, call: &Call, proof: &access::Admin, named| {
         let NamedAccount(account) = named;
         credentials::remove_totp(service, call, proof, account)

@@ -22,7 +22,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::net::activity::{Activity, Order, Plain, Verdict, Wire};
 use crate::net::connections::{Seat, TimeLimits};
-use crate::net::listen::{ConnInfo, Door, Protocol};
+use crate::net::door::{ConnInfo, Door, Protocol};
 
 /// The header block of a request, all together.
 const MAX_HEADER: usize = 16 * 1024;

@@ -10,44 +10,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::model::net::Cidr;
+pub use crate::net::activity::TimeLimits;
 use crate::net::activity::{Activity, Order, ticks};
 use crate::net::lock;
 use crate::net::peer::ClientNetwork;
-
-/// How long a connection may take over what.
-#[derive(Debug, Clone, Copy)]
-pub struct TimeLimits {
-    /// The TLS hand-shake.
-    pub handshake: Duration,
-    /// An HTTP/1 request's header, from its first byte. HTTP/2 has no such moment: there a header that doesn't come to
-    /// an end counts as idling.
-    pub header: Duration,
-    /// Having no request under way.
-    pub idle: Duration,
-    /// Not taking what is sent.
-    pub answer: Duration,
-    /// Closing, after being asked to.
-    pub farewell: Duration,
-}
-
-impl Default for TimeLimits {
-    fn default() -> Self {
-        Self {
-            handshake: Duration::from_secs(10),
-            header: Duration::from_secs(10),
-            idle: Duration::from_secs(120),
-            answer: Duration::from_secs(30),
-            farewell: Duration::from_secs(2),
-        }
-    }
-}
-
-impl TimeLimits {
-    /// The shortest of those that count between hand-shake and end.
-    pub(super) fn shortest(&self) -> Duration {
-        self.header.min(self.idle).min(self.answer).min(self.farewell)
-    }
-}
 
 /// How many connections there may be, and how long they may take.
 #[derive(Debug, Clone)]

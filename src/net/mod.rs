@@ -7,6 +7,7 @@ mod hashing;
 
 pub mod bind;
 pub mod connections;
+pub mod door;
 pub mod house;
 pub mod lane;
 pub mod limit;

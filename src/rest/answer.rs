@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::Refusal;
 use crate::error::Kind;
-use crate::random;
+use crate::service;
 use crate::wire::fault;
 use crate::wire::json::Reply;
 
@@ -22,8 +22,7 @@ pub(super) struct RequestId(String);
 
 impl RequestId {
     pub(super) fn new() -> Self {
-        // Without randomness nothing secret works; an id may then be nil.
-        Self(random::uuid().unwrap_or_default().hyphenated().to_string())
+        Self(service::request_id().hyphenated().to_string())
     }
 
     pub(super) fn as_str(&self) -> &str {

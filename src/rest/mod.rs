@@ -70,7 +70,10 @@ impl Rest {
         let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
         let (route, segments) = match self.routes.find(method, head.uri.path()) {
             Found::Route(route, segments) => (route, segments),
-            Found::Options(allow) => return Ok(Answered::options(allow)),
+            Found::Options(allow) => {
+                self.house.service.admit()?;
+                return Ok(Answered::options(allow));
+            }
             found => {
                 self.house.service.admit()?;
                 return Err(match found {

@@ -93,7 +93,8 @@ impl Route {
             match (segment, given.next()?) {
                 (Segment::Fixed(fixed), part) if *fixed == part => {}
                 (Segment::Variable, part) if !part.is_empty() => {
-                    variables.push(percent_encoding::percent_decode_str(part).decode_utf8().ok()?.into_owned());
+                    // What isn't UTF-8 is no id and no role either way.
+                    variables.push(percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned());
                 }
                 _ => return None,
             }

@@ -15,6 +15,9 @@ pub struct AnyToken(Caller);
 /// Proof of a valid token for MCIAS itself.
 pub struct Session(Caller);
 
+/// Proof of a person's session.
+pub struct Person(Caller);
+
 /// Proof of a session whose roles, still held, include `admin`; or of the maintenance tool, which has the database and
 /// its keys in its hands.
 pub struct Admin(Option<Caller>);
@@ -52,6 +55,25 @@ impl Session {
             return Err(Error::unauthorized().because("a token for another audience opens no session"));
         }
         Ok(Self(caller))
+    }
+
+    /// Who it is.
+    pub fn caller(&self) -> &Caller {
+        &self.0
+    }
+}
+
+impl Person {
+    /// Asks for a person's session: a program has no password, no one-time codes and nothing to renew with.
+    ///
+    /// # Errors
+    /// `Unauthorized` without a session, `Forbidden` for a system account's.
+    pub fn ask(service: &Service, token: Option<&BearerToken>) -> Result<Self> {
+        let Session(caller) = Session::ask(service, token)?;
+        match caller.account_type {
+            AccountType::Human => Ok(Self(caller)),
+            AccountType::System => Err(Error::forbidden("this is for people: a system account is issued tokens")),
+        }
     }
 
     /// Who it is.
@@ -149,6 +171,12 @@ impl Proof for AnyToken {
 }
 
 impl Proof for Session {
+    fn holder(&self) -> Option<(&Caller, bool)> {
+        Some((&self.0, false))
+    }
+}
+
+impl Proof for Person {
     fn holder(&self) -> Option<(&Caller, bool)> {
         Some((&self.0, false))
     }

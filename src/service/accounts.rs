@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, json};
 
 use super::access::Admin;
+use super::living::living;
 use super::roles::keep_an_admin;
 use super::session::password_place;
 use super::tokens::revoke_all;
@@ -141,16 +142,6 @@ pub fn delete(service: &Service, call: &Call, proof: &Admin, id: AccountId) -> R
         tx.append(NewEvent::of(EventType::AccountDeleted).by(admin.clone()).to(Some(party.clone())), occasion)?;
         revoke_all(tx, &party, admin.clone(), RevokeReason::Deleted, None, occasion).map(drop)
     })
-}
-
-/// The account, unless it is deleted.
-pub(super) fn living(found: Option<Account>) -> Result<Account> {
-    found.filter(|account| account.status != AccountStatus::Deleted).ok_or_else(no_such_account)
-}
-
-/// 404 for an account.
-pub(super) fn no_such_account() -> Error {
-    Error::not_found("no such account")
 }
 
 fn name_taken() -> Error {

@@ -1,11 +1,23 @@
-//! The audit log's own operations: the server's comings and goings, and signed checkpoints.
+//! The audit log's own operations: the server's comings and goings, and signed checkpoints. Verifying, exporting and
+//! archiving the whole of it are in rooms of their own.
+
+mod chain;
+mod export;
+mod file;
+mod reader;
+mod verify;
 
 use super::access::Admin;
-use super::{Call, Service};
+use super::{Call, Core, Service};
 use crate::error::Result;
 use crate::model::account::Listing;
 use crate::model::audit::{Checkpoint, Event, EventFilter, EventType, NewEvent};
-use crate::store::KeyPurpose;
+use crate::model::time::Timestamp;
+use crate::store::{KeyPurpose, Tx};
+
+pub use export::{Draft, Out, export, replace_archived, write_archive};
+pub use file::{FileReport, read_keys, verify_file};
+pub use verify::{Report, public_keys, verify_log};
 
 /// `GET /v1/audit`: newest first.
 ///
@@ -40,21 +52,18 @@ impl Service {
     /// Trouble with the file.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         let now = self.now();
-        self.write(move |tx, core| {
-            let key = core.signer(tx, KeyPurpose::Audit, now)?;
-            let (last_id, hash) = tx.audit_head()?;
-            let message = Checkpoint::message(last_id, &hash, now.seconds());
-            let checkpoint = Checkpoint {
-                last_id,
-                count: last_id,
-                hash,
-                time: now.seconds(),
-                kid: key.kid().to_owned(),
-                signature: key.sign_bytes(&message),
-                anchor: false,
-            };
-            tx.insert_checkpoint(&checkpoint)?;
-            Ok(checkpoint)
-        })
+        self.write(move |tx, core| checkpoint_head(tx, core, now))
     }
 }
+
+/// Signs the head of the chain as it is in this transaction.
+fn checkpoint_head(tx: &Tx<'_>, core: &Core, now: Timestamp) -> Result<Checkpoint> {
+    let key = core.signer(tx, KeyPurpose::Audit, now)?;
+    let (count, hash) = tx.audit_head()?;
+    let checkpoint = verify::sign(&key, count, hash, now.seconds());
+    tx.insert_checkpoint(&checkpoint)?;
+    Ok(checkpoint)
+}
+
+#[cfg(test)]
+mod tests;

@@ -87,7 +87,7 @@ pub(super) fn check(service: &Service, token: &BearerToken) -> Result<Option<Cal
         debug!(reason = "never issued, or pruned", "token refused");
         return Ok(None);
     };
-    if let Some(reason) = refusal(&checked.claims, checked.kid, &state, now) {
+    if let Some(reason) = refusal(&checked, &state, now) {
         debug!(reason, jti = %checked.claims.jti, "token refused");
         return Ok(None);
     }
@@ -107,9 +107,12 @@ pub(super) fn check(service: &Service, token: &BearerToken) -> Result<Option<Cal
 }
 
 /// What the database has against a token whose signature and claims are in order.
-fn refusal(claims: &Claims, kid: &str, state: &TokenState, now: Timestamp) -> Option<&'static str> {
-    let same = state.account == claims.subject
-        && state.kid == kid
+fn refusal(checked: &jwt::Checked<'_>, state: &TokenState, now: Timestamp) -> Option<&'static str> {
+    let claims = &checked.claims;
+    // The digest alone would do; the others say what is wrong where one of them is.
+    let same = state.digest.is_none_or(|digest| digest == checked.digest)
+        && state.account == claims.subject
+        && state.kid == checked.kid
         && state.audience == claims.audience
         && state.issued_at == claims.issued_at
         && state.expires_at == claims.expires_at;

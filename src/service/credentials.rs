@@ -1,8 +1,8 @@
 //! Passwords, one-time codes and Postgres credentials: changed, reset, enrolled, read.
 
-use super::access::{Admin, AdminOrOwner, Session};
-use super::accounts::{living, no_such_account};
+use super::access::{Admin, AdminOrOwner, Person};
 use super::check::Caller;
+use super::living::{living, no_such_account};
 use super::session::{check_code, count_failure, password_place, totp_place};
 use super::tokens::revoke_all;
 use super::{Call, Core, Service, nonce};
@@ -29,10 +29,10 @@ const PG_NAME: &str = "default";
 /// `PUT /v1/auth/password`: the account's other tokens are revoked.
 ///
 /// # Errors
-/// `Forbidden` for a system account, a wrong current password or code, or one of them held back; `InvalidRequest` for a
-/// new password that breaks a rule.
-pub fn change_password(service: &Service, call: &Call, proof: &Session, input: ChangePassword) -> Result<()> {
-    let caller = human(proof)?;
+/// `Forbidden` for a wrong current password or code, or one of them held back; `InvalidRequest` for a new password that
+/// breaks a rule.
+pub fn change_password(service: &Service, call: &Call, proof: &Person, input: ChangePassword) -> Result<()> {
+    let caller = proof.caller().clone();
     service.policy().check_new_password(&caller.username, &input.new)?;
     let verified = verify(service, caller.account, &input.current)?;
     let sealed = match verified {
@@ -80,9 +80,9 @@ pub fn set_password(service: &Service, call: &Call, proof: &Admin, input: SetPas
 /// `POST /v1/auth/totp/enroll`: pending until confirmed, and in the place of what was pending before.
 ///
 /// # Errors
-/// `Forbidden` for a system account, a wrong password, or a wrong code of the device until now.
-pub fn enroll_totp(service: &Service, call: &Call, proof: &Session, input: EnrollTotp) -> Result<TotpEnrolment> {
-    let caller = human(proof)?;
+/// `Forbidden` for a wrong password, or a wrong code of the device until now.
+pub fn enroll_totp(service: &Service, call: &Call, proof: &Person, input: EnrollTotp) -> Result<TotpEnrolment> {
+    let caller = proof.caller().clone();
     let verified = verify(service, caller.account, &input.password)?;
     let secret: SecretBytes = Zeroizing::new(random::bytes::<{ totp::SECRET_LEN }>()?.to_vec());
     let sealed = service.core.seal(&pending_place(caller.account), nonce()?, &secret);
@@ -106,9 +106,9 @@ pub fn enroll_totp(service: &Service, call: &Call, proof: &Session, input: Enrol
 /// `POST /v1/auth/totp/confirm`: codes are required from now on; the account's other tokens are revoked.
 ///
 /// # Errors
-/// `Forbidden` for a system account or a wrong code; `Conflict` where nothing is pending.
-pub fn confirm_totp(service: &Service, call: &Call, proof: &Session, input: ConfirmTotp) -> Result<()> {
-    let caller = human(proof)?;
+/// `Forbidden` for a wrong code; `Conflict` where nothing is pending.
+pub fn confirm_totp(service: &Service, call: &Call, proof: &Person, input: ConfirmTotp) -> Result<()> {
+    let caller = proof.caller().clone();
     let occasion = service.occasion(call);
     let now = occasion.time.timestamp();
     let nonce = nonce()?;
@@ -229,15 +229,6 @@ pub fn delete_pg_credentials(service: &Service, call: &Call, proof: &Admin, acco
             .with("name", PG_NAME);
         tx.append(event, occasion)
     })
-}
-
-/// The caller, who has to be a person: a program has no password and no device.
-fn human(proof: &Session) -> Result<Caller> {
-    let caller = proof.caller();
-    if caller.account_type == AccountType::System {
-        return Err(Error::forbidden("a system account has no password and no one-time codes"));
-    }
-    Ok(caller.clone())
 }
 
 /// The stored hash, if the password fits it. Slow.

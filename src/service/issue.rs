@@ -1,6 +1,7 @@
 //! Issuing a token: from inside the transaction that decides on it.
 
 use super::Core;
+use crate::crypto::jwt;
 use crate::error::Result;
 use crate::model::account::{AccountId, AccountType, RoleName};
 use crate::model::time::Timestamp;
@@ -38,6 +39,7 @@ pub(super) fn issue(tx: &Tx<'_>, core: &Core, grant: Grant, now: Timestamp) -> R
         auth_time: grant.auth_time,
         amr: grant.amr,
     };
+    let token = key.sign_claims(&claims)?;
     tx.insert_token(&NewTokenRow {
         jti: claims.jti,
         account: claims.subject,
@@ -47,6 +49,7 @@ pub(super) fn issue(tx: &Tx<'_>, core: &Core, grant: Grant, now: Timestamp) -> R
         issued_at: now,
         expires_at,
         auth_time: claims.auth_time,
+        digest: jwt::row_digest(&key.public(), token.expose()),
     })?;
-    Ok(IssuedToken { token: key.sign_claims(&claims)?, expires_at })
+    Ok(IssuedToken { token, expires_at })
 }

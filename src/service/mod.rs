@@ -8,6 +8,7 @@ mod check;
 pub mod credentials;
 mod issue;
 pub mod keys;
+mod living;
 pub mod policy;
 pub mod rekey;
 pub mod roles;
@@ -211,6 +212,11 @@ impl Core {
 /// What is sealed under a data key that is no longer the current one might be lost with it.
 fn other_data_key() -> Error {
     Error::unavailable("the data key is being changed", 5).because("the database has got another data key")
+}
+
+/// A fresh id for a request. Nil where the system has no randomness, without which nothing secret works either.
+pub fn request_id() -> uuid::Uuid {
+    random::uuid().unwrap_or_default()
 }
 
 /// A fresh nonce for one sealing.

@@ -163,7 +163,8 @@ impl ParamsInUse {
     /// The parameters for a name that isn't there: always the same for one name, and over many names distributed as
     /// those in use are.
     pub fn for_stranger(&self, key: &KeyBytes, name: &str) -> Params {
-        let mut mac = Hmac::<Sha256>::new_from_slice(key.expose()).expect("HMAC takes a key of any length");
+        // An HMAC takes a key of any length (RFC 2104, section 2).
+        let mut mac = Hmac::<Sha256>::new_from_slice(key.expose()).expect("any length will do");
         mac.update(name.as_bytes());
         let digest = mac.finalize().into_bytes();
         let total: u64 = self.0.iter().map(|(_, count)| count).sum();

@@ -1,7 +1,7 @@
 //! Roles: who holds which, given and taken. The last active person with the role `admin` keeps it.
 
 use super::access::Admin;
-use super::accounts::living;
+use super::living::living;
 use super::{Call, Service};
 use crate::error::{Error, Result};
 use crate::model::account::{

@@ -1,6 +1,6 @@
 //! Logging in and out, renewing and exchanging, and asking whether a token is good.
 
-use super::access::{AnyToken, Session};
+use super::access::{AnyToken, Person, Session};
 use super::check::check;
 use super::issue::{Grant, issue};
 use super::policy::MAX_PASSWORD_BYTES;
@@ -258,12 +258,9 @@ pub fn logout(service: &Service, call: &Call, proof: &AnyToken, (): ()) -> Resul
 /// `POST /v1/auth/renew`: a new token with today's roles, the old one revoked in the same transaction.
 ///
 /// # Errors
-/// `Forbidden` for a system account; `Unauthorized` past `max_session`, or for the second of two at once.
-pub fn renew(service: &Service, call: &Call, proof: &Session, (): ()) -> Result<IssuedToken> {
+/// `Unauthorized` past `max_session`, or for the second of two at once.
+pub fn renew(service: &Service, call: &Call, proof: &Person, (): ()) -> Result<IssuedToken> {
     let caller = proof.caller().clone();
-    if caller.account_type == AccountType::System {
-        return Err(Error::forbidden("a system account's token is not renewed: an admin issues the next one"));
-    }
     let occasion = service.occasion(call);
     let now = occasion.time.timestamp();
     if caller.auth_time.plus(service.policy().max_session) <= now {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use super::access::{Admin, AnyToken, Session};
+use super::access::{Admin, AnyToken, Person, Session};
 use super::keys::MasterSecret;
 use super::policy::tests::policy;
 use super::*;
@@ -144,6 +144,10 @@ fn is_good(service: &Service, token: &BearerToken) -> bool {
 
 fn session_of(service: &Service, token: &BearerToken) -> Session {
     Session::ask(service, Some(token)).unwrap()
+}
+
+fn person(service: &Service, token: &BearerToken) -> Person {
+    Person::ask(service, Some(token)).unwrap()
 }
 
 #[track_caller]
@@ -326,7 +330,7 @@ fn of_two_renewals_at_once_one_wins() {
     let f = Fixture::new();
     f.human("alice");
     let issued = f.login("alice").unwrap();
-    let proofs: Vec<_> = (0..8).map(|_| session_of(&f.service, &issued.token)).collect();
+    let proofs: Vec<_> = (0..8).map(|_| person(&f.service, &issued.token)).collect();
     let service = &f.service;
     let renewed: Vec<IssuedToken> = std::thread::scope(|scope| {
         let renew = |proof| move || session::renew(service, &CALL, proof, ());
@@ -343,9 +347,9 @@ fn renewal_keeps_auth_time_and_ends_with_max_session() {
     f.human("alice");
     let issued = f.login("alice").unwrap();
     f.clock.fetch_add(99_000, Ordering::SeqCst);
-    let renewed = session::renew(&f.service, &CALL, &session_of(&f.service, &issued.token), ()).unwrap();
+    let renewed = session::renew(&f.service, &CALL, &person(&f.service, &issued.token), ()).unwrap();
     f.clock.fetch_add(1_000, Ordering::SeqCst);
-    let proof = session_of(&f.service, &renewed.token);
+    let proof = person(&f.service, &renewed.token);
     refused(session::renew(&f.service, &CALL, &proof, ()), Kind::Unauthorized);
     assert!(is_good(&f.service, &renewed.token), "what was refused left the token as it was");
 }
@@ -367,7 +371,7 @@ fn a_token_got_by_exchange_dies_with_the_one_it_was_got_with() {
 
     // Renewed, a token that dies with another goes on doing so.
     f.clock.fetch_add(60_000, Ordering::SeqCst);
-    let renewed = session::renew(&f.service, &CALL, &session_of(&f.service, &own.token), ()).unwrap();
+    let renewed = session::renew(&f.service, &CALL, &person(&f.service, &own.token), ()).unwrap();
     assert_eq!(renewed.expires_at, session.expires_at);
     assert!(!is_good(&f.service, &grandchild.token), "its parent was renewed");
 
@@ -397,7 +401,7 @@ fn roles_are_those_in_the_token_and_still_held() {
     f.grant(&alice, "new");
     f.grant(&alice, "ops");
     assert_eq!(roles(), ["dev", "ops"], "given only with the next token");
-    let proof = session_of(&f.service, &issued.token);
+    let proof = person(&f.service, &issued.token);
     let renewed = session::renew(&f.service, &CALL, &proof, ()).unwrap();
     let Validation::Good(seen) = validate(&f.service, &renewed.token) else { panic!() };
     assert_eq!(seen.roles.iter().map(RoleName::as_str).collect::<Vec<_>>(), ["dev", "new", "ops"]);

@@ -1,8 +1,8 @@
 //! Tokens of accounts: issued to system accounts, listed, revoked one by one or all.
 
 use super::access::{Admin, AdminOrOwner, Session};
-use super::accounts::living;
 use super::issue::{Grant, issue};
+use super::living::living;
 use super::{Call, Service};
 use crate::error::{Error, Result};
 use crate::model::account::{AccountId, AccountStatus, AccountType, Listing, RoleName};

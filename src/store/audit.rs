@@ -102,6 +102,11 @@ impl Tx<'_> {
         if self.audit_head()? != (checkpoint.last_id, checkpoint.hash) {
             return Err(Error::internal("a checkpoint has to be of the newest event"));
         }
+        self.store_checkpoint(checkpoint)
+    }
+
+    /// Stores a signed checkpoint of whatever event.
+    pub(super) fn store_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
         let values = (
             checkpoint.last_id,
             checkpoint.count,
@@ -166,7 +171,7 @@ pub(super) fn append(connection: &Connection, new: NewEvent, occasion: Occasion)
         details: new.details,
         hash: [0; 32],
     };
-    event.hash = chained(&previous, &event);
+    event.hash = chained(&previous, &canonical(&event));
     let mut statement = connection.prepare_cached(INSERT)?;
     statement.execute((
         event.id,
@@ -184,7 +189,7 @@ pub(super) fn append(connection: &Connection, new: NewEvent, occasion: Occasion)
     Ok(())
 }
 
-/// SHA-256 over the hash before and the event's canonical JSON.
-pub(super) fn chained(previous: &[u8; 32], event: &Event) -> [u8; 32] {
-    Sha256::new().chain_update(previous).chain_update(canonical(event)).finalize().into()
+/// An event's hash: SHA-256 over the hash before it and its canonical JSON; before the first are 32 zero bytes.
+pub fn chained(previous: &[u8; 32], canonical: &str) -> [u8; 32] {
+    Sha256::new().chain_update(previous).chain_update(canonical).finalize().into()
 }

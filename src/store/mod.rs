@@ -7,6 +7,7 @@
 
 mod accounts;
 mod audit;
+mod chain;
 mod engine;
 mod keys;
 mod lock;
@@ -21,7 +22,7 @@ use std::cell::Cell;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use rusqlite::{Connection, Params, Row};
 
@@ -29,6 +30,8 @@ use crate::error::{Error, Result};
 use crate::model::audit::Occasion;
 
 pub use accounts::{LoginRow, NewAccountRow, TotpRow};
+pub use audit::chained;
+pub use chain::{CheckpointRow, LogRow};
 pub use engine::schema_version;
 pub use keys::{KeyPurpose, KeyRow};
 pub use lock::ServerLock;
@@ -192,17 +195,22 @@ impl Store {
         }
         let own = SEAT.with(|seat| seat % self.readers.len());
         let free = (0..self.readers.len())
-            .filter_map(|offset| self.readers[(own + offset) % self.readers.len()].try_lock().ok())
+            .filter_map(|offset| match self.readers[(own + offset) % self.readers.len()].try_lock() {
+                Ok(slot) => Some(slot),
+                Err(TryLockError::Poisoned(slot)) => Some(slot.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            })
             .next();
         let mut slot = free.unwrap_or_else(|| self.readers[own].lock().unwrap_or_else(PoisonError::into_inner));
         let connection = match slot.take() {
             Some(connection) => connection,
             None => engine::connect_reader(&self.path)?,
         };
-        let done = work(slot.insert(connection));
-        // A closure that panicked, or a transaction left open, mustn't be met by the next reader.
-        if slot.as_ref().is_some_and(|connection| !connection.is_autocommit()) {
-            *slot = None;
+        // A closure that panics takes the connection with it, and one with a transaction left open isn't put back: the
+        // next reader would see the past.
+        let done = work(&connection);
+        if connection.is_autocommit() {
+            *slot = Some(connection);
         }
         done
     }

@@ -82,6 +82,7 @@ CREATE TABLE token_revocation (
     issued_at     INTEGER NOT NULL,
     expires_at    INTEGER NOT NULL,
     auth_time     INTEGER NOT NULL,
+    digest        BLOB CHECK (length(digest) = 16),
     dies_at       INTEGER,
     revoked_at    INTEGER,
     revoke_reason TEXT,
@@ -134,6 +135,9 @@ CREATE INDEX audit_log_target ON audit_log (target_uuid, id) WHERE target_uuid I
 CREATE TRIGGER audit_log_no_update BEFORE UPDATE ON audit_log
     BEGIN SELECT RAISE(ABORT, 'audit_log is append-only'); END;
 CREATE TRIGGER audit_log_no_delete BEFORE DELETE ON audit_log
+    BEGIN SELECT RAISE(ABORT, 'audit_log is append-only'); END;
+-- INSERT OR REPLACE deletes without asking the trigger above.
+CREATE TRIGGER audit_log_no_replace BEFORE INSERT ON audit_log WHEN EXISTS (SELECT 1 FROM audit_log WHERE id = NEW.id)
     BEGIN SELECT RAISE(ABORT, 'audit_log is append-only'); END;
 
 CREATE TABLE audit_checkpoints (

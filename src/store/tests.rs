@@ -15,6 +15,7 @@ fn no_statement_scans_a_large_table_unless_it_lists() {
     let all = [
         accounts::STATEMENTS,
         audit::STATEMENTS,
+        chain::STATEMENTS,
         keys::STATEMENTS,
         reseal::STATEMENTS,
         sealed::STATEMENTS,

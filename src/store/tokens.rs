@@ -2,7 +2,7 @@
 
 use super::accounts::roles;
 use super::{Tx, View, statements};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::account::{AccountId, AccountStatus, AccountType, RoleName, Username};
 use crate::model::time::Timestamp;
 use crate::model::token::{Audience, Jti, RevokeReason, TokenRow};
@@ -26,6 +26,8 @@ pub struct NewTokenRow {
     pub expires_at: Timestamp,
     /// `auth_time`
     pub auth_time: Timestamp,
+    /// Of the token itself.
+    pub digest: [u8; 16],
 }
 
 /// Everything the database has to say of a token.
@@ -50,6 +52,8 @@ pub struct TokenState {
     pub issued_at: Timestamp,
     /// `exp`
     pub expires_at: Timestamp,
+    /// Of the token that was issued: what it said besides can't be said anew. None where the row doesn't say.
+    pub digest: Option<[u8; 16]>,
     /// Whether it, or the token it dies with, was revoked.
     pub revoked: bool,
     /// When it, or the token it dies with, comes to the end of an overlap.
@@ -67,15 +71,17 @@ statements! {
             token_revocation.issued_at, token_revocation.expires_at,
             token_revocation.revoked_at IS NOT NULL OR parent.revoked_at IS NOT NULL,
             signing_keys.revoked_at IS NOT NULL, signing_keys.verify_until,
-            min(coalesce(token_revocation.dies_at, parent.dies_at), coalesce(parent.dies_at, token_revocation.dies_at))
+            min(coalesce(token_revocation.dies_at, parent.dies_at), coalesce(parent.dies_at, token_revocation.dies_at)),
+            token_revocation.digest
         FROM token_revocation
         JOIN accounts ON accounts.id = token_revocation.account_id
         JOIN signing_keys ON signing_keys.kid = token_revocation.kid
         LEFT JOIN token_revocation AS parent ON parent.jti = token_revocation.parent_jti
         WHERE token_revocation.jti = ?1";
     INSERT Search = "INSERT INTO token_revocation
-        (jti, account_id, kid, audience, parent_jti, issued_at, expires_at, auth_time)
-        SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?8 FROM accounts WHERE uuid = ?2";
+        (jti, account_id, kid, audience, parent_jti, issued_at, expires_at, auth_time, digest, dies_at)
+        SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, (SELECT dies_at FROM token_revocation WHERE jti = ?5)
+        FROM accounts WHERE uuid = ?2";
     REVOKE Search = "UPDATE token_revocation SET revoked_at = ?2, revoke_reason = ?3
         WHERE jti = ?1 AND revoked_at IS NULL";
     LIST Walk = "SELECT id, jti, audience, issued_at, expires_at, dies_at, revoked_at, revoke_reason
@@ -127,6 +133,7 @@ impl View<'_> {
                 key_revoked: row.get(11)?,
                 key_verify_until: row.get(12)?,
                 dies_at: row.get(13)?,
+                digest: row.get(14)?,
             })
         })
     }
@@ -164,10 +171,25 @@ impl View<'_> {
 
 impl Tx<'_> {
     /// Remembers a token; it counts from here on.
+    ///
+    /// # Errors
+    /// `Internal` where the account, the key or the parent isn't there.
     pub fn insert_token(&self, new: &NewTokenRow) -> Result<()> {
-        let values =
-            (new.jti, new.account, &new.kid, &new.audience, new.parent, new.issued_at, new.expires_at, new.auth_time);
-        self.run(INSERT, values).map(drop)
+        let values = (
+            new.jti,
+            new.account,
+            &new.kid,
+            &new.audience,
+            new.parent,
+            new.issued_at,
+            new.expires_at,
+            new.auth_time,
+            new.digest,
+        );
+        match self.run(INSERT, values)? {
+            1 => Ok(()),
+            _ => Err(Error::internal("a token for an account that is not there")),
+        }
     }
 
     /// Revokes a token and every token got with it; `false` where it was revoked before, or isn't there.

@@ -108,12 +108,17 @@ fn serve(connection: Connection, queue: Receiver<Box<dyn Job>>, condition: Arc<A
     }
 }
 
-/// Runs the jobs in one transaction. `Err`: the engine gave up on all of them, and nothing was written.
+/// Runs the jobs in one transaction. `Err`: the engine gave up on all of them, nothing was written, and it may have been
+/// because of one of them.
 fn transact(
     connection: &Connection,
     condition: &AtomicU8,
     batch: &mut [Box<dyn Job>],
 ) -> std::result::Result<Vec<Result<()>>, Error> {
+    // Also for those that were queued, or failed together, before the file was no longer trusted.
+    if let Some(refusal) = Condition::load(condition).refusal() {
+        return Ok(batch.iter().map(|_| Err(refusal.clone())).collect());
+    }
     let fault = Cell::new(None);
     let tx = Tx { view: View { connection, fault: &fault } };
     let outcome = attempt(&tx, condition, batch);
@@ -137,10 +142,9 @@ fn attempt(
     condition: &AtomicU8,
     batch: &mut [Box<dyn Job>],
 ) -> std::result::Result<Vec<Result<()>>, Error> {
-    tx.run_plain("BEGIN IMMEDIATE")?;
-    if engine::version(tx.connection)? > schema::LATEST {
-        condition.store(Condition::Newer as u8, Ordering::Release);
-        return Err(super::read_only("the database has a schema newer than this program"));
+    if let Err(error) = begin(tx, condition) {
+        // It was none of theirs, and would be the same for each alone: 5 s each, where another process has the lock.
+        return Ok(batch.iter().map(|_| Err(error.clone())).collect());
     }
     let mut outcomes = Vec::with_capacity(batch.len());
     for job in batch.iter_mut() {
@@ -158,4 +162,13 @@ fn attempt(
     }
     tx.run_plain("COMMIT")?;
     Ok(outcomes)
+}
+
+fn begin(tx: &Tx<'_>, condition: &AtomicU8) -> Result<()> {
+    tx.run_plain("BEGIN IMMEDIATE")?;
+    if engine::version(tx.connection)? > schema::LATEST {
+        condition.store(Condition::Newer as u8, Ordering::Release);
+        return Err(super::read_only("the database has a schema newer than this program"));
+    }
+    Ok(())
 }

@@ -89,7 +89,7 @@ impl FromRequest for NamedAccount {
         let mut members = parts.members()?;
         let account = members.string("account_id")?;
         members.finish()?;
-        account_id(&account).map(Self)
+        Ok(Self(account_id(&account)))
     }
 }
 
@@ -104,7 +104,7 @@ impl FromRequest for IssueServiceToken {
         members.finish()?;
         let overlap = u32::try_from(overlap).ok().filter(|overlap| i64::from(*overlap) <= Self::MAX_OVERLAP);
         let overlap = overlap.ok_or_else(|| Error::invalid("overlap must be a number of seconds from 0 to 86400"))?;
-        Ok(Self { account: account_id(&account)?, audience, overlap })
+        Ok(Self { account: account_id(&account), audience, overlap })
     }
 }
 
@@ -188,7 +188,7 @@ impl FromRequest for AccountId {
     const BODY: Body = Body::None;
 
     fn from_request(parts: &mut Parts) -> Result<Self> {
-        account_id(parts.segment(0))
+        Ok(account_id(parts.segment(0)))
     }
 }
 
@@ -206,7 +206,7 @@ impl FromRequest for AccountChange {
         if status == Some(AccountStatus::Deleted) {
             return Err(Error::invalid("status must be active or suspended: an account is deleted with DELETE"));
         }
-        Ok(Self { account: account_id(parts.segment(0))?, username, status })
+        Ok(Self { account: account_id(parts.segment(0)), username, status })
     }
 }
 
@@ -217,7 +217,7 @@ impl FromRequest for SetPassword {
         let mut members = parts.members()?;
         let new = members.password("new_password")?;
         members.finish()?;
-        Ok(Self { account: account_id(parts.segment(0))?, new })
+        Ok(Self { account: account_id(parts.segment(0)), new })
     }
 }
 
@@ -229,7 +229,7 @@ impl FromRequest for SetRoles {
         let roles = members.strings("roles")?;
         members.finish()?;
         let roles = Roles::new(roles.iter().map(|role| RoleName::parse(role)).collect::<Result<_>>()?)?;
-        Ok(Self { account: account_id(parts.segment(0))?, roles })
+        Ok(Self { account: account_id(parts.segment(0)), roles })
     }
 }
 
@@ -238,7 +238,7 @@ impl FromRequest for RoleOf {
 
     fn from_request(parts: &mut Parts) -> Result<Self> {
         let role = RoleName::parse(parts.segment(1))?;
-        Ok(Self { account: account_id(parts.segment(0))?, role })
+        Ok(Self { account: account_id(parts.segment(0)), role })
     }
 }
 
@@ -247,7 +247,7 @@ impl FromRequest for ListTokens {
 
     fn from_request(parts: &mut Parts) -> Result<Self> {
         let page = parts.query.take_page()?;
-        Ok(Self { account: account_id(parts.segment(0))?, page })
+        Ok(Self { account: account_id(parts.segment(0)), page })
     }
 }
 
@@ -262,7 +262,7 @@ impl FromRequest for SetPgCredentials {
         let password = members.password("password")?;
         members.finish()?;
         let credentials = PgCredentials::new(PgAddress::parse(&host, port, &database, &username)?, password)?;
-        Ok(Self { account: account_id(parts.segment(0))?, credentials })
+        Ok(Self { account: account_id(parts.segment(0)), credentials })
     }
 }
 
@@ -287,9 +287,10 @@ impl FromRequest for EventFilter {
     }
 }
 
-/// An account's id, in a path or a body: what can't be one is like one that isn't there.
-fn account_id(text: &str) -> Result<AccountId> {
-    AccountId::parse(text).ok_or_else(|| Error::not_found("no such account"))
+/// An account's id, in a path or a body: what can't be one is like one that isn't there, so that what else is wrong
+/// with the request is named first.
+fn account_id(text: &str) -> AccountId {
+    AccountId::parse(text).unwrap_or(AccountId::NOBODY)
 }
 
 fn totp_code(members: &mut Members, name: &str) -> Result<Option<TotpCode>> {

@@ -72,6 +72,8 @@ pub enum Level {
     AnyToken,
     /// The bearer of a valid token for MCIAS itself.
     Session,
+    /// A session of a person's.
+    Person,
     /// A session with the role `admin`.
     Admin,
     /// An admin, or the account the operation is about.
@@ -93,7 +95,7 @@ macro_rules! levels {
         }
     )*};
 }
-levels!(Public, AnyToken, Session, Admin, AdminOrOwner);
+levels!(Public, AnyToken, Session, Person, Admin, AdminOrOwner);
 
 /// Everything about an operation that isn't a type.
 #[derive(Debug)]
@@ -163,12 +165,12 @@ operations! {
     GetOpenApi: Get "/v1/openapi.json" Public Api Check () => OpenApi, 200;
     Login: Post "/v1/auth/login" Public Credential Hash token::Login => IssuedToken, 200;
     Logout: Post "/v1/auth/logout" AnyToken Api Work () => (), 204;
-    RenewToken: Post "/v1/auth/renew" Session Api Work () => IssuedToken, 200;
+    RenewToken: Post "/v1/auth/renew" Person Api Work () => IssuedToken, 200;
     ExchangeToken: Post "/v1/auth/token" Session Api Work token::ExchangeToken => IssuedToken, 200;
     WhoAmI: Get "/v1/auth/me" Session Api Check () => token::WhoAmI, 200;
-    ChangePassword: Put "/v1/auth/password" Session Credential Hash credential::ChangePassword => (), 204;
-    EnrollTotp: Post "/v1/auth/totp/enroll" Session Credential Hash credential::EnrollTotp => TotpEnrolment, 200;
-    ConfirmTotp: Post "/v1/auth/totp/confirm" Session Credential Work credential::ConfirmTotp => (), 204;
+    ChangePassword: Put "/v1/auth/password" Person Credential Hash credential::ChangePassword => (), 204;
+    EnrollTotp: Post "/v1/auth/totp/enroll" Person Credential Hash credential::EnrollTotp => TotpEnrolment, 200;
+    ConfirmTotp: Post "/v1/auth/totp/confirm" Person Credential Work credential::ConfirmTotp => (), 204;
     RemoveTotp: Delete "/v1/auth/totp" Admin Api Work NamedAccount => (), 204;
     GuardToken: Get "/v1/token/validate" AnyToken Validate Check CheckTerms => Guarded, 200;
     ValidateToken: Post "/v1/token/validate" Public Validate Check token::ValidateToken => Validation, 200;

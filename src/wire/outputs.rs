@@ -1,7 +1,5 @@
 //! The JSON shape of each operation's output (`spec/rest.md`, "Objects").
 
-use std::fmt::Write;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
@@ -9,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::json::{Answer, Reply};
 use crate::model::account::{Account, Listing, RoleName, Roles};
 use crate::model::audit::{Event, Party};
+use crate::model::chain::hex;
 use crate::model::credential::{PgCredentials, TotpEnrolment};
 use crate::model::token::{
     Guarded, HealthStatus, IssuedToken, PublicKey, PublicKeys, RevokeReason, Revoked, TokenRow, ValidToken, Validation,
@@ -85,14 +84,6 @@ pub fn event(event: &Event) -> Value {
            "type": event.event_type.as_str(), "via": event.via.as_str(),
            "actor": event.actor.as_ref().map(Party::to_json), "target": event.target.as_ref().map(Party::to_json),
            "ip": event.ip, "details": event.details, "hash": hex(&event.hash)})
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn page<T>(listing: Listing<T>, row: impl Fn(&T) -> Value) -> Reply {

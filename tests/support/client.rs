@@ -61,7 +61,7 @@ impl Door {
         &self.log
     }
 
-    /// Every answer that a [`Client`] got here, in words.
+    /// Every answer that a [`Client`] got here, in words, after its request's method and path.
     pub fn answers(&self) -> Vec<String> {
         self.answers.lock().unwrap().clone()
     }
@@ -328,7 +328,7 @@ impl Request {
         };
         let answer =
             Answer::new(self.method.clone(), self.path.clone(), self.to_string(), raw, self.client.door.log.clone());
-        self.client.door.answers.lock().unwrap().push(answer.told());
+        self.client.door.answers.lock().unwrap().push(format!("{} {}\n{}", self.method, self.path, answer.told()));
         Ok(answer)
     }
 

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -156,6 +157,19 @@ impl Connection {
     #[track_caller]
     pub fn answer(&mut self) -> RawAnswer {
         self.receive(false).unwrap_or_else(|e| panic!("no answer: {e}"))
+    }
+
+    /// Reads one answer if it comes this soon.
+    #[track_caller]
+    pub fn answer_within(&mut self, wait: Duration) -> Option<RawAnswer> {
+        self.stream.sock.set_read_timeout(Some(wait)).unwrap();
+        let answer = self.receive(false);
+        self.stream.sock.set_read_timeout(Some(PATIENCE)).unwrap();
+        match answer {
+            Ok(answer) => Some(answer),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
+            Err(e) => panic!("no answer: {e}"),
+        }
     }
 
     /// Whether the server closes now and says nothing more.

@@ -9,29 +9,33 @@ use mcias::secretfile::key_bytes;
 use mcias::service::keys::{MasterSecret, unlock};
 use mcias::store::{KeyPurpose, Store};
 use serde_json::{Value, json};
-use uuid::Uuid;
+use sha2::{Digest, Sha256};
 
 use super::instance::Instance;
 
 /// The signing key of an instance, out of its database by way of its master key.
-pub struct Forge<'i> {
+pub struct Forge {
     /// The key.
     pub key: SigningKey,
     /// Its id.
     pub kid: String,
-    instance: &'i Instance,
 }
 
-impl<'i> Forge<'i> {
+impl Forge {
     /// Opens the database beside the server.
-    pub fn of(instance: &'i Instance) -> Self {
+    pub fn of(instance: &Instance) -> Self {
+        Self::with(instance, KeyPurpose::Token)
+    }
+
+    /// With the newest key of this purpose.
+    pub fn with(instance: &Instance, purpose: KeyPurpose) -> Self {
         let (store, keys) = open(instance);
         let rows = store.read(|view| view.signing_keys()).unwrap();
-        let row = rows.into_iter().rfind(|row| row.purpose == KeyPurpose::Token).unwrap();
+        let row = rows.into_iter().rfind(|row| row.purpose == purpose).unwrap();
         let seed = keys.open(&Place::new("signing_keys", "private_key_enc", &row.kid), &row.private).unwrap();
         let key = SigningKey::from_bytes(seed.as_slice().try_into().unwrap());
         assert_eq!(key.verifying_key().to_bytes(), row.public);
-        Self { key, kid: row.kid, instance }
+        Self { key, kid: row.kid }
     }
 
     /// The header of the server's own tokens.
@@ -44,6 +48,12 @@ impl<'i> Forge<'i> {
         self.sign_text(&self.header(), &claims_text(claims))
     }
 
+    /// What the row of a token has to remember of it.
+    pub fn digest(&self, token: &str) -> Vec<u8> {
+        let digest = Sha256::new().chain_update(self.key.verifying_key().as_bytes()).chain_update(token).finalize();
+        digest[..16].to_vec()
+    }
+
     /// A token of these two texts.
     pub fn sign_text(&self, header: &str, payload: &str) -> String {
         self.sign_segments(&b64(header), &b64(payload))
@@ -54,18 +64,6 @@ impl<'i> Forge<'i> {
         let message = format!("{header}.{payload}");
         let signature = self.key.sign(message.as_bytes()).to_bytes();
         format!("{message}.{}", b64(signature))
-    }
-
-    /// A token that counts: signed, and with its row in the database; a system account's as an admin issues it.
-    pub fn issue(&self, account: &str, roles: &[&str]) -> String {
-        let now = mcias::clock::Clock::System.now().seconds();
-        let (exp, jti) = (now + 3600, Uuid::from_bytes(mcias::random::bytes().unwrap()).to_string());
-        let issuer = issuer(self.instance);
-        let row = "INSERT INTO token_revocation (jti, account_id, kid, audience, issued_at, expires_at, auth_time)
-            SELECT ?1, id, ?2, ?3, ?4, ?5, ?4 FROM accounts WHERE uuid = ?6";
-        assert_eq!(self.instance.sql(row, (&jti, &self.kid, &issuer, now, exp, account)), 1);
-        self.sign(&json!({"iss": issuer, "sub": account, "aud": issuer, "iat": now, "exp": exp, "jti": jti,
-                          "roles": roles, "auth_time": now, "amr": ["svc"]}))
     }
 }
 
@@ -98,13 +96,6 @@ pub fn claims_text(claims: &Value) -> String {
     let others = claims.iter().map(|(name, value)| (name.as_str(), value)).filter(|(name, _)| !order.contains(name));
     let members: Vec<String> = ours.chain(others).map(|(name, value)| format!("{}:{value}", json!(name))).collect();
     format!("{{{}}}", members.join(","))
-}
-
-/// The issuer in the instance's configuration.
-fn issuer(instance: &Instance) -> String {
-    let text = instance.text("mcias.conf");
-    let line = text.lines().find_map(|line| line.strip_prefix("issuer = ")).unwrap();
-    line.trim_matches('"').to_owned()
 }
 
 /// Base64url without padding.

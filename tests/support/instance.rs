@@ -154,12 +154,16 @@ impl Instance {
     }
 
     fn write_config(&self) {
+        self.write("mcias.conf", self.config());
+    }
+
+    /// The text of the configuration.
+    pub fn config(&self) -> String {
         let mut sections: BTreeMap<&str, String> = BTreeMap::new();
         for (section, key, value) in &self.settings {
             sections.entry(section).or_default().push_str(&format!("{key} = {value}\n"));
         }
-        let text: String = sections.iter().map(|(name, keys)| format!("[{name}]\n{keys}")).collect();
-        self.write("mcias.conf", text);
+        sections.iter().map(|(name, keys)| format!("[{name}]\n{keys}")).collect()
     }
 
     /// Sets a variable of the server's environment.
@@ -206,22 +210,21 @@ impl Instance {
     /// Starts the server, which is expected not to.
     #[track_caller]
     pub fn refuses(&self) -> Refusal {
-        let mark = self.log.mark();
-        let mut child = self.launch();
+        let log = Arc::default();
+        let mut child = self.launch(&log);
         let status = wait(&mut child);
-        self.log.wait_for_the_end();
-        let code = match status {
-            Some(status) => status.code(),
-            None => panic!("the server started after all:\n{}", self.log.tail()),
-        };
-        Refusal { code, stderr: self.log.since(mark).join("\n") }
+        log.wait_for_the_end();
+        match status {
+            Some(status) => Refusal { code: status.code(), stderr: log.text() },
+            None => panic!("the server started after all:\n{}", log.tail()),
+        }
     }
 
-    pub(super) fn launch(&self) -> Child {
+    pub(super) fn launch(&self, log: &Arc<Log>) -> Child {
         let mut command = self.command();
         command.args(&self.arguments).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        self.log.follow(child.stderr.take().unwrap());
+        log.follow(child.stderr.take().unwrap());
         child
     }
 

@@ -21,10 +21,11 @@ use crate::config::{self, Config};
 use crate::limits;
 use crate::model::audit::{EventType, Occasion, Via};
 use crate::net::connections::{Connections, Limits, TimeLimits};
+use crate::net::door::{ConnInfo, Protocol};
 use crate::net::house::House;
 use crate::net::lane::Lanes;
 use crate::net::limit::{Limiter, Rate, Rates};
-use crate::net::listen::{self, ConnInfo, Protocol};
+use crate::net::listen;
 use crate::net::log::{self, Log};
 use crate::net::notify::Notifier;
 use crate::net::tls;
@@ -298,13 +299,21 @@ fn look_at_clock(service: &Service) -> bool {
 fn sign_checkpoint(service: &Service) -> crate::error::Result<()> {
     let checkpoint = service.checkpoint()?;
     let (hash, signature) = (URL_SAFE_NO_PAD.encode(checkpoint.hash), URL_SAFE_NO_PAD.encode(checkpoint.signature));
-    info!(count = checkpoint.count, hash, time = checkpoint.time, kid = checkpoint.kid, signature, "audit checkpoint");
+    info!(
+        count = checkpoint.count,
+        hash,
+        signed_at = checkpoint.time,
+        kid = checkpoint.kid,
+        signature,
+        "audit checkpoint"
+    );
     Ok(())
 }
 
 /// The event and the checkpoint that an ordinary end leaves.
 fn say_stopped(service: &Service) {
-    if service.readiness() == Readiness::ClockBehind {
+    // Not by the readiness: a server that stops is draining before it is anything else.
+    if service.admit().is_err() {
         return;
     }
     if let Err(e) = service.note(EventType::ServerStopped).and_then(|()| sign_checkpoint(service)) {
