@@ -1,0 +1,201 @@
+//! Does what README.md tells a newcomer to do, line by line as it stands there, and holds what is printed against what
+//! README.md shows.
+//!
+//! A shell block after `<!-- test: … -->` is run; the block after a following `<!-- prints -->` is what its lines print,
+//! with `…` for what is different every time. `make run` is started from the real Makefile, with what was built for the
+//! tests and without building anything; the port 8443 becomes a free one. Nothing else is changed.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+#[path = "../src/testing.rs"]
+mod testing;
+
+const README: &str = include_str!("../README.md");
+
+/// A shell block that is marked, and what README.md says it prints.
+#[derive(Debug, PartialEq)]
+struct Block {
+    name: String,
+    lines: Vec<String>,
+    prints: Vec<String>,
+}
+
+#[test]
+fn a_newcomer_can_paste_it_line_by_line() {
+    for tool in ["make", "curl"] {
+        if Command::new(tool).arg("--version").output().is_err() {
+            return testing::not_run("a_newcomer_can_paste_it_line_by_line", &format!("there is no {tool}"));
+        }
+    }
+    let blocks = blocks(README);
+    let other_terminal: Vec<_> =
+        blocks.iter().filter(|block| block.name == "quickstart, in another terminal").flat_map(|b| &b.lines).collect();
+    assert_eq!(other_terminal, ["make run"]);
+    let blocks: Vec<_> = blocks.iter().filter(|block| block.name == "quickstart").collect();
+    assert!(blocks.iter().map(|block| block.lines.len()).sum::<usize>() >= 5, "{blocks:#?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let (server, said) = Server::start(folder.path());
+    assert!(said.contains("https://localhost:8443") && said.contains("instance/admin-password"), "{said}");
+    let port = format!("localhost:{}", server.port);
+    let real = |text: &str| text.replace("localhost:8443", &port);
+
+    // One shell for all of it, as in a terminal. After each line it says how that went.
+    let mut script = String::new();
+    for line in blocks.iter().flat_map(|block| &block.lines) {
+        writeln!(script, "{}\nprintf '\\001%s\\001' $?", real(line)).unwrap();
+    }
+    let output = in_folder("sh", folder.path()).args(["-c", &format!("exec 2>&1\n{script}")]).output().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    let mut outcomes = output.split('\x01');
+    for block in blocks {
+        let mut printed = String::new();
+        for line in &block.lines {
+            printed.push_str(outcomes.next().unwrap_or_default());
+            assert_eq!(outcomes.next(), Some("0"), "{line}\n{printed}");
+        }
+        let printed: Vec<_> = printed.lines().collect();
+        // The issuer stays what `mcias init` wrote, with the port it was made for.
+        let as_shown = block.prints.len() == printed.len()
+            && printed
+                .iter()
+                .zip(&block.prints)
+                .all(|(line, shown)| matches(line, shown) || matches(line, &real(shown)));
+        assert!(as_shown, "{:#?}\nprints\n{printed:#?}\nbut README.md shows\n{:#?}", block.lines, block.prints);
+    }
+    server.stop();
+}
+
+/// The server that `make run` started.
+struct Server {
+    make: Child,
+    port: u16,
+}
+
+impl Server {
+    /// Starts it, and gives what `make run` says before it serves.
+    fn start(folder: &Path) -> (Self, String) {
+        let built = folder.join("built/release");
+        std::fs::create_dir_all(&built).unwrap();
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mcias"), built.join("mcias")).unwrap();
+        let makefile = Path::new(env!("CARGO_MANIFEST_DIR")).join("Makefile");
+        let make = |target: &str| {
+            let mut make = in_folder("make", folder);
+            make.arg("-f").arg(&makefile).args(["-o", "build", "TARGET_DIR=built", target]);
+            make
+        };
+        // In two steps, for the port.
+        let init = make("instance/mcias.conf").output().unwrap();
+        assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
+        let path = folder.join("instance/mcias.conf");
+        let config = std::fs::read_to_string(&path).unwrap();
+        assert!(config.contains("127.0.0.1:8443"), "{config}");
+        std::fs::write(&path, config.replace("127.0.0.1:8443", "127.0.0.1:0")).unwrap();
+
+        // In a group of its own, so that the end is everybody's.
+        let mut make = make("run").stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
+        let stderr = BufReader::new(make.stderr.take().unwrap());
+        let mut log = String::new();
+        let mut lines = stderr.lines().map_while(|line| line.ok());
+        let port = lines.by_ref().find_map(|line| {
+            writeln!(log, "{line}").unwrap();
+            let address = line.contains(" listening ").then(|| line.rsplit_once("address=127.0.0.1:"))??.1;
+            Some(address.parse().unwrap())
+        });
+        let Some(port) = port else { panic!("the server didn't start:\n{log}") };
+        // Whoever logs into a pipe that nobody reads comes to a stop.
+        std::thread::spawn(move || lines.for_each(drop));
+        let said = BufReader::new(make.stdout.take().unwrap()).lines().map_while(|line| line.ok());
+        let said = said.take_while(|line| !line.contains("Ctrl-C")).collect::<Vec<_>>().join("\n");
+        (Self { make, port }, said)
+    }
+
+    /// As Ctrl-C does.
+    fn stop(mut self) {
+        self.signal(rustix::process::Signal::INT);
+        self.make.wait().unwrap();
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let group = rustix::process::Pid::from_child(&self.make);
+        // It may be gone already.
+        let _ = rustix::process::kill_process_group(group, signal);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.signal(rustix::process::Signal::KILL);
+    }
+}
+
+fn in_folder(program: &str, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(folder).stdin(Stdio::null()).env("NO_PROXY", "localhost");
+    // What a make around this test has left.
+    for variable in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Whether the line is what is shown, `…` standing for anything.
+fn matches(line: &str, shown: &str) -> bool {
+    let mut parts = shown.split('…');
+    let Some(mut rest) = line.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let parts: Vec<_> = parts.collect();
+    let Some((last, between)) = parts.split_last() else { return rest.is_empty() };
+    for part in between {
+        let Some((_, after)) = rest.split_once(part) else { return false };
+        rest = after;
+    }
+    rest.ends_with(last)
+}
+
+/// The blocks that are marked, in order.
+fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let mark = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"));
+        let Some(mark) = mark else { continue };
+        let fence = lines.next().unwrap_or_default();
+        assert!(fence.starts_with("```"), "no block follows {line}");
+        let body: Vec<_> = lines.by_ref().take_while(|line| *line != "```").map(str::to_owned).collect();
+        match mark.strip_prefix("test: ") {
+            Some(name) => {
+                assert_eq!(fence, "```sh", "{line}");
+                blocks.push(Block { name: name.to_owned(), lines: body, prints: vec![] });
+            }
+            None => {
+                assert_eq!(mark, "prints");
+                blocks.last_mut().unwrap().prints = body;
+            }
+        }
+    }
+    blocks
+}
+
+#[test]
+fn blocks_are_read_and_held_against_what_is_shown() {
+    let text = "# T\n<!-- test: a -->\n```sh\none\ntwo\n```\ntext\n<!-- prints -->\n```\nx\n```\n```sh\nnot run\n```\n";
+    let block = Block { name: "a".into(), lines: vec!["one".into(), "two".into()], prints: vec!["x".into()] };
+    assert_eq!(blocks(text), [block]);
+    for (line, shown, same) in [
+        ("abc", "abc", true),
+        ("abcd", "abc", false),
+        ("abc", "a…c", true),
+        ("ac", "a…c", true),
+        ("abd", "a…c", false),
+        ("a.b", "a….….…", false),
+        ("eya.b.c", "ey….….…", true),
+        ("xabc", "a…c", false),
+        ("", "", true),
+    ] {
+        assert_eq!(matches(line, shown), same, "{line} {shown}");
+    }
+}
