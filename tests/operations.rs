@@ -344,7 +344,7 @@ fn postgres_credentials_are_sealed_with_their_address() {
         ("port", json!(0)),
         ("port", json!(65536)),
         ("port", json!("5432")),
-        ("port", json!(5432.0)),
+        ("port", json!(5432.5)),
         ("database", json!("d".repeat(64))),
         ("username", json!("")),
         ("password", json!("")),

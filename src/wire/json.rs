@@ -281,8 +281,10 @@ impl<'de> Visitor<'de> for JsonVisitor {
         Ok(Json::Other)
     }
 
-    fn visit_f64<E>(self, _: f64) -> std::result::Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_f64<E>(self, value: f64) -> std::result::Result<Json, E> {
+        // JSON knows one kind of number: 22.0 is as whole as 22 (JSON Schema, core 6.3). Beyond 2^53 none is exact.
+        let whole = value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0;
+        Ok(if whole { Json::Integer(value as i64) } else { Json::Other })
     }
 
     fn visit_i64<E>(self, value: i64) -> std::result::Result<Json, E> {
