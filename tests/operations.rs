@@ -78,6 +78,21 @@ fn e2e_login_logout() {
 }
 
 #[test]
+fn a_bad_token_comes_before_a_bad_query_and_a_missing_right_too() {
+    let server = &*SERVER;
+    let ida = server.human("ida");
+    let bad = ida.with_token("a.b.c");
+    for path in ["/v1/token/validate?x=1", "/v1/token/validate?audience=", "/v1/token/validate"] {
+        bad.post(path).expect(401, "unauthorized");
+        bad.get(path).expect(401, "unauthorized");
+    }
+    ida.post("/v1/token/validate?x=1").expect(400, "invalid_request");
+    ida.post("/v1/token/validate").ok(200);
+    ida.get(&format!("/v1/accounts/{}/pgcreds?x=1", ida.id())).expect(403, "forbidden");
+    ida.get(&format!("/v1/accounts/{}/pgcreds", ida.id())).expect(403, "forbidden");
+}
+
+#[test]
 fn e2e_token_renewal() {
     let server = &*SERVER;
     let alice = server.human("renewal");
@@ -239,7 +254,16 @@ fn a_changed_password_ends_the_other_sessions_and_keeps_this_one() {
     assert!(fred.is_good() && !other.is_good());
     assert_eq!(server.last_event().details, json!({"count": 1, "reason": "password_changed"}));
     fred.try_login("fred", fred.password()).expect(401, "unauthorized");
-    fred.login("fred", "a new and long passphrase");
+    let again = fred.login("fred", "a new and long passphrase");
+
+    // A session that was got with another is kept as well, though that other goes.
+    let issuer = again.claims()["iss"].clone();
+    let got = again.with_token(again.post("/v1/auth/token").json(json!({"audience": issuer})).ok(200).text("token"));
+    let passwords = json!({"current_password": "a new and long passphrase", "new_password": "yet another passphrase"});
+    got.put("/v1/auth/password").json(passwords).ok(204);
+    assert!(got.is_good() && !again.is_good() && !fred.is_good());
+    let revoked = got.delete(&format!("/v1/accounts/{}/tokens", fred.id())).ok(200);
+    assert_eq!(revoked.json()["revoked"], 1, "it was the one that lived");
 }
 
 #[test]
@@ -263,10 +287,16 @@ fn e2e_system_account() {
     assert!(second.is_good() && third.is_good(), "the former lives on for the overlap");
     support::eventually("the overlap is over", || !second.is_good());
     assert!(third.is_good());
+    let fourth = admin.with_token(issue(json!({"overlap": 3600})).ok(201).text("token"));
+    assert!(third.is_good() && fourth.is_good());
+    let fifth = admin.with_token(issue(json!({})).ok(201).text("token"));
+    assert!(!third.is_good() && !fourth.is_good(), "whoever wants no overlap wants none of an earlier one either");
+    let third = fifth;
     let path = format!("/v1/accounts/{id}/tokens");
     let rows = third.get(&path).ok(200).json().clone();
-    let reasons: Vec<_> = rows.as_array().unwrap().iter().map(|row| row["revoke_reason"].clone()).collect();
-    assert_eq!(reasons, [Value::Null, json!("rotated"), Value::Null, json!("rotated")], "newest first");
+    let reasons: Vec<_> =
+        rows.as_array().unwrap().iter().map(|row| row["revoke_reason"].as_str().unwrap_or("null")).collect();
+    assert_eq!(reasons, ["null", "rotated", "rotated", "rotated", "null", "rotated"], "newest first");
 
     third.post("/v1/auth/renew").expect(403, "forbidden");
     third.put("/v1/auth/password").json(json!({"current_password": "x", "new_password": "y"})).expect(403, "forbidden");

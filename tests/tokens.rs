@@ -483,6 +483,16 @@ fn what_was_got_during_an_overlap_ends_with_it() {
     let overlap = json!({"account_id": robot.id(), "overlap": 3600});
     let next = server.admin().post("/v1/token/issue").json(overlap).ok(201);
     let next = robot.with_token(next.text("token"));
+    // The end that the former one has now is what it says, and what is got with it says so, too.
+    let end = robot.get("/v1/auth/me").ok(200).text("expires_at").to_owned();
+    assert!(end < support::rfc3339(now() + 3601) && end > support::rfc3339(now() + 3500), "{end}");
+    let answer = robot.post("/v1/auth/token").json(json!({"audience": "files"})).ok(200);
+    assert_eq!(answer.text("expires_at"), end);
+    assert!(robot.with_token(answer.text("token")).claims()["exp"].as_i64() < Some(now() + 3601));
+    let rows = robot.get(&format!("/v1/accounts/{}/tokens", robot.id())).ok(200).json().clone();
+    let jti = robot.claims()["jti"].clone();
+    let row = rows.as_array().unwrap().iter().find(|row| row["jti"] == jti).unwrap();
+    assert_eq!(row["expires_at"], end.as_str());
     // Of the former token, while it lives on: what is got with it, and what is got with that.
     let child = exchange(&robot, &issuer);
     let grandchild = exchange(&child, "files");
@@ -572,6 +582,48 @@ fn the_token_of_a_key_that_no_longer_verifies_is_refused() {
     is_refused(&server, "its key no longer verifies", user.token());
     server.sql("UPDATE signing_keys SET verify_until = ?2 WHERE kid = ?1", (&kid, now() + 3600));
     is_good(&user);
+}
+
+#[test]
+fn a_revoked_key_takes_along_what_was_got_with_its_tokens_under_other_keys() {
+    let server = Server::start();
+    let keys = |args: &[&str]| {
+        let output = server.run(&[&["db", "--config", "mcias.conf", "keys"], args].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let user = server.human("generations");
+    let issuer = user.claims()["iss"].clone();
+    let exchange = |client: &Client| {
+        let answer = client.post("/v1/auth/token").json(json!({"audience": issuer})).ok(200);
+        client.with_token(answer.text("token"))
+    };
+    let first_key = Forge::of(&server).kid;
+    keys(&["rotate", "--now"]);
+    let child = exchange(&user);
+    let grandchild = exchange(&child);
+    let renewed = grandchild.with_token(grandchild.post("/v1/auth/renew").ok(200).text("token"));
+    let by_itself = user.again();
+    for good in [&user, &child, &renewed, &by_itself] {
+        is_good(good);
+    }
+    // The key alone, before the rows are marked: in no moment is any of them good.
+    server.sql("UPDATE signing_keys SET revoked_at = ?2 WHERE kid = ?1", (&first_key, now()));
+    for (what, bad) in [("the token", &user), ("child", &child), ("grandchild", &renewed)] {
+        is_refused(&server, what, bad.token());
+    }
+    is_good(&by_itself);
+    server.sql("UPDATE signing_keys SET revoked_at = NULL WHERE kid = ?1", [&first_key]);
+    is_good(&renewed);
+
+    // The admin's session of this server, the user's, and what was got with the latter.
+    assert_eq!(keys(&["revoke", "--yes", "--kid", &first_key]).trim(), "4");
+    for (what, bad) in [("the token", &user), ("child", &child), ("grandchild", &renewed)] {
+        is_refused(&server, what, bad.token());
+    }
+    is_good(&by_itself);
+    let live = "SELECT count(*) FROM token_revocation WHERE revoked_at IS NULL";
+    assert_eq!(server.query_one::<i64>(live, []), 1, "every row says so");
 }
 
 #[test]

@@ -52,6 +52,14 @@ impl Grant for ops::AdminOrOwner {
     }
 }
 
+impl Grant for ops::AdminOrProgram {
+    type Proof = access::AdminOrOwner;
+
+    fn ask(service: &Service, token: Option<&BearerToken>, owner: Option<AccountId>) -> Result<access::AdminOrOwner> {
+        access::AdminOrOwner::ask_as_program(service, token, owner)
+    }
+}
+
 /// The proof that an operation's function takes.
 pub type ProofOf<O> = <<O as Operation>::Access as Grant>::Proof;
 
@@ -79,7 +87,7 @@ where
 }
 
 macro_rules! handlers {
-    ($($(#[$doc:meta])* $level:ident),*) => {$(
+    ($($(#[$doc:meta])* $level:ident $proof:ident),*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $level<F>(pub F);
@@ -87,13 +95,13 @@ macro_rules! handlers {
         impl<O, F> Handler<O> for $level<F>
         where
             O: Operation<Access = ops::$level>,
-            F: Fn(&Service, &Call, &access::$level, O::Input) -> Result<O::Output> + Copy + Send + Sync + 'static,
+            F: Fn(&Service, &Call, &access::$proof, O::Input) -> Result<O::Output> + Copy + Send + Sync + 'static,
         {
             fn serve(
                 &self,
                 service: &Service,
                 call: &Call,
-                proof: &access::$level,
+                proof: &access::$proof,
                 input: O::Input,
             ) -> Result<O::Output> {
                 (self.0)(service, call, proof, input)
@@ -103,15 +111,17 @@ macro_rules! handlers {
 }
 handlers!(
     /// Serves the bearer of any valid token.
-    AnyToken,
+    AnyToken AnyToken,
     /// Serves the bearer of a token for MCIAS itself.
-    Session,
+    Session Session,
     /// Serves people.
-    Person,
+    Person Person,
     /// Serves admins.
-    Admin,
+    Admin Admin,
     /// Serves admins, and the account that the operation is about.
-    AdminOrOwner
+    AdminOrOwner AdminOrOwner,
+    /// Serves admins, and the system account that the operation is about.
+    AdminOrProgram AdminOrOwner
 );
 
 /// Every operation with who may and what does it.
@@ -150,7 +160,7 @@ pub fn operations(table: &mut impl Table) {
     table.row::<ops::RevokeRole, _>(Admin(roles::revoke));
     table.row::<ops::ListTokens, _>(AdminOrOwner(tokens::list));
     table.row::<ops::RevokeAllTokens, _>(AdminOrOwner(tokens::revoke_all_of));
-    table.row::<ops::GetPGCreds, _>(AdminOrOwner(credentials::get_pg_credentials));
+    table.row::<ops::GetPGCreds, _>(AdminOrProgram(credentials::get_pg_credentials));
     table.row::<ops::SetPGCreds, _>(Admin(credentials::set_pg_credentials));
     table.row::<ops::DeletePGCreds, _>(Admin(credentials::delete_pg_credentials));
     table.row::<ops::ListEvents, _>(Admin(audit::list));

@@ -23,6 +23,7 @@ use crate::net::log;
 use crate::net::peer::client_address;
 use crate::secret::BearerToken;
 use crate::service::Call;
+use crate::service::access::AnyToken;
 use crate::wire::json::{Body, Parts, Query, Reply};
 use crate::wire::ops::{self, Operation};
 
@@ -99,6 +100,10 @@ impl Rest {
                 Some(body.read().await?)
             }
         };
+        // Here the token is the input; in the header it comes before what is wrong with the query, as everywhere.
+        if decl.name == ops::ValidateToken::DECL.name && members.is_none() && head.uri.query().is_some() {
+            AnyToken::ask(&self.house.service, bearer.as_ref())?;
+        }
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
         let mut parts = Parts { path: segments, query, body: members, bearer };
         let job = match admitted.read(&mut parts) {

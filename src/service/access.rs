@@ -137,6 +137,21 @@ impl AdminOrOwner {
         }
     }
 
+    /// The same where the account has to be a system account: what a program may read of its own, a person may not.
+    ///
+    /// # Errors
+    /// As [`AdminOrOwner::ask`], and `Forbidden` for a person's own.
+    pub fn ask_as_program(service: &Service, token: Option<&BearerToken>, owner: Option<AccountId>) -> Result<Self> {
+        let granted = Self::ask(service, token, owner)?;
+        let own = granted.caller.as_ref().filter(|_| granted.granted_for.is_some());
+        match own {
+            Some(caller) if caller.account_type == AccountType::Human => {
+                Err(Error::forbidden("only a system account reads its own Postgres credentials"))
+            }
+            _ => Ok(granted),
+        }
+    }
+
     /// The maintenance tool's; as [`Admin::maintenance`].
     pub fn maintenance(_opened: &Service) -> Self {
         Self { caller: None, granted_for: None }
@@ -145,11 +160,6 @@ impl AdminOrOwner {
     /// The caller as an event names it; none for the maintenance tool.
     pub fn party(&self) -> Option<Party> {
         self.caller.as_ref().map(Caller::party)
-    }
-
-    /// Whether it is a person's session.
-    pub fn is_human(&self) -> bool {
-        self.caller.as_ref().is_some_and(|caller| caller.account_type == AccountType::Human)
     }
 
     /// The only account that this was granted for; any, for an admin.

@@ -27,7 +27,7 @@ pub struct Caller {
     pub jti: Jti,
     /// Whom it is for.
     pub audience: Audience,
-    /// When it ends.
+    /// When it ends: with its `exp`, or with an overlap before that.
     pub expires_at: Timestamp,
     /// When a credential was last checked.
     pub auth_time: Timestamp,
@@ -99,7 +99,7 @@ pub(super) fn check(service: &Service, token: &BearerToken) -> Result<Option<Cal
         roles: roles.into_iter().filter(|role| state.roles.contains(role)).collect(),
         jti,
         audience,
-        expires_at,
+        expires_at: state.dies_at.map_or(expires_at, |at| at.min(expires_at)),
         auth_time,
         amr,
         parent: state.parent,

@@ -7,6 +7,7 @@ use super::{Call, Service};
 use crate::error::{Error, Result};
 use crate::model::account::{AccountId, AccountStatus, AccountType, Listing, RoleName};
 use crate::model::audit::{EventType, NewEvent, Occasion, Party};
+use crate::model::time::Timestamp;
 use crate::model::token::{
     Amr, Audience, IssueServiceToken, IssuedToken, Jti, ListTokens, RevokeReason, Revoked, TokenRow,
 };
@@ -14,7 +15,7 @@ use crate::random;
 use crate::store::Tx;
 
 /// `POST /v1/token/issue`: a system account's next token; the former one for that audience is revoked, or dies after
-/// the overlap.
+/// the overlap. Without an overlap, what is left of earlier ones ends, too: whoever asks for that means all.
 ///
 /// # Errors
 /// `NotFound`; `Conflict` for a human or suspended account.
@@ -37,6 +38,11 @@ pub fn issue_service(service: &Service, call: &Call, proof: &Admin, input: Issue
             if input.overlap > 0 {
                 tx.let_die(former, now.plus(i64::from(input.overlap)))?;
             } else {
+                revoke_one(tx, former, &party, &audience, admin.clone(), RevokeReason::Rotated, occasion)?;
+            }
+        }
+        if input.overlap == 0 {
+            for former in tx.tokens_in_overlap(account.id, &audience, now)? {
                 revoke_one(tx, former, &party, &audience, admin.clone(), RevokeReason::Rotated, occasion)?;
             }
         }
@@ -140,9 +146,12 @@ pub fn list(service: &Service, _: &Call, _: &AdminOrOwner, input: ListTokens) ->
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next = rows.last().filter(|_| more).map(|(place, ..)| place.to_string());
-    let shown = |(_, mut row, dies_at): (i64, TokenRow, Option<_>)| {
-        if row.revoked_at.is_none() && dies_at.is_some_and(|at| at <= now) {
-            (row.revoked_at, row.revoke_reason) = (dies_at, Some(RevokeReason::Rotated));
+    let shown = |(_, mut row, dies_at): (i64, TokenRow, Option<Timestamp>)| {
+        if let Some(at) = dies_at {
+            row.expires_at = row.expires_at.min(at);
+            if row.revoked_at.is_none() && at <= now {
+                (row.revoked_at, row.revoke_reason) = (dies_at, Some(RevokeReason::Rotated));
+            }
         }
         row
     };

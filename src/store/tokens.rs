@@ -54,7 +54,7 @@ pub struct TokenState {
     pub expires_at: Timestamp,
     /// Of the token that was issued: what it said besides can't be said anew. None where the row doesn't say.
     pub digest: Option<[u8; 16]>,
-    /// Whether it, or the token it dies with, was revoked.
+    /// Whether it was revoked, or a token it dies with, or the key that such a one was signed with.
     pub revoked: bool,
     /// When it, or the token it dies with, comes to the end of an overlap.
     pub dies_at: Option<Timestamp>,
@@ -69,7 +69,13 @@ statements! {
             (SELECT group_concat(role, ' ') FROM account_roles WHERE account_id = accounts.id),
             token_revocation.kid, token_revocation.audience, token_revocation.parent_jti,
             token_revocation.issued_at, token_revocation.expires_at,
-            token_revocation.revoked_at IS NOT NULL OR parent.revoked_at IS NOT NULL,
+            token_revocation.revoked_at IS NOT NULL OR (token_revocation.parent_jti IS NOT NULL AND EXISTS (
+                WITH RECURSIVE line (jti) AS (
+                    VALUES (token_revocation.parent_jti)
+                    UNION SELECT above.parent_jti FROM line JOIN token_revocation AS above ON above.jti = line.jti)
+                SELECT 1 FROM line JOIN token_revocation AS above ON above.jti = line.jti
+                    JOIN signing_keys AS signed ON signed.kid = above.kid
+                WHERE above.revoked_at IS NOT NULL OR signed.revoked_at IS NOT NULL)),
             signing_keys.revoked_at IS NOT NULL, signing_keys.verify_until,
             min(coalesce(token_revocation.dies_at, parent.dies_at), coalesce(parent.dies_at, token_revocation.dies_at)),
             token_revocation.digest
@@ -90,6 +96,11 @@ statements! {
     REVOKE_ALL Search = "UPDATE token_revocation SET revoked_at = ?2, revoke_reason = ?3
         WHERE account_id = (SELECT id FROM accounts WHERE uuid = ?1) AND revoked_at IS NULL
           AND expires_at > ?2 AND (dies_at IS NULL OR dies_at > ?2) AND jti <> coalesce(?4, '')";
+    STAND_ALONE Search = "UPDATE token_revocation SET parent_jti = NULL
+        WHERE jti = ?1 AND parent_jti IS NOT NULL";
+    IN_OVERLAP Search = "SELECT jti FROM token_revocation
+        WHERE account_id = (SELECT id FROM accounts WHERE uuid = ?1) AND audience = ?2 AND parent_jti IS NULL
+          AND revoked_at IS NULL AND dies_at > ?3 ORDER BY id";
     CURRENT_SYSTEM_TOKEN Search = "SELECT jti FROM system_tokens
         WHERE account_id = (SELECT id FROM accounts WHERE uuid = ?1) AND audience = ?2";
     SET_SYSTEM_TOKEN Search = "INSERT INTO system_tokens (account_id, audience, jti)
@@ -99,6 +110,12 @@ statements! {
         WHERE account_id = (SELECT id FROM accounts WHERE uuid = ?1)";
     REVOKE_BY_KEY Search = "UPDATE token_revocation SET revoked_at = ?4, revoke_reason = 'key_revoked'
         WHERE id > ?1 AND id <= ?2 AND kid = ?3 AND revoked_at IS NULL AND expires_at > ?4";
+    REVOKE_WITH_KEY Search = "WITH RECURSIVE gone (jti) AS (
+            SELECT child.jti FROM token_revocation AS root JOIN token_revocation AS child ON child.parent_jti = root.jti
+                WHERE root.id > ?1 AND root.id <= ?2 AND root.kid = ?3
+            UNION SELECT token_revocation.jti FROM gone JOIN token_revocation ON token_revocation.parent_jti = gone.jti)
+        UPDATE token_revocation SET revoked_at = ?4, revoke_reason = 'parent_revoked'
+        WHERE jti IN (SELECT jti FROM gone) AND revoked_at IS NULL AND expires_at > ?4";
     LAST_ID Search = "SELECT max(id) FROM token_revocation";
     PRUNE Search = "DELETE FROM token_revocation WHERE id IN (
         SELECT id FROM token_revocation WHERE expires_at <= ?1 ORDER BY expires_at, id DESC LIMIT ?2)";
@@ -163,6 +180,11 @@ impl View<'_> {
         Ok(self.row(LAST_ID, [], |row| row.get(0))?.flatten().unwrap_or(0))
     }
 
+    /// The former tokens of a system account for this audience that live on in an overlap at `now`.
+    pub fn tokens_in_overlap(&self, account: AccountId, audience: &Audience, now: Timestamp) -> Result<Vec<Jti>> {
+        self.rows(IN_OVERLAP, (account, audience, now), |row| row.get(0))
+    }
+
     /// The token that was last issued to a system account for this audience.
     pub fn current_system_token(&self, account: AccountId, audience: &Audience) -> Result<Option<Jti>> {
         self.row(CURRENT_SYSTEM_TOKEN, (account, audience), |row| row.get(0))
@@ -201,7 +223,7 @@ impl Tx<'_> {
         Ok(revoked)
     }
 
-    /// Revokes an account's live tokens but `except`; gives how many they were.
+    /// Revokes an account's live tokens but `except`, which from here on dies with no other; gives how many they were.
     pub fn revoke_all_tokens(
         &self,
         account: AccountId,
@@ -209,6 +231,9 @@ impl Tx<'_> {
         except: Option<Jti>,
         now: Timestamp,
     ) -> Result<u64> {
+        if let Some(spared) = except {
+            self.run(STAND_ALONE, [spared])?;
+        }
         self.run(REVOKE_ALL, (account, now, reason, except)).map(|count| count as u64)
     }
 
@@ -227,9 +252,12 @@ impl Tx<'_> {
         self.run(PRUNE, (before, limit)).map(|count| count as u64)
     }
 
-    /// Marks the live tokens of a revoked key, of those after the place `after` up to `to`; gives how many.
+    /// Marks the live tokens of a revoked key, of those after the place `after` up to `to`, and every token that was
+    /// got with one of them, whatever its key; gives how many.
     pub fn revoke_tokens_of_key(&self, kid: &str, after: i64, to: i64, now: Timestamp) -> Result<u64> {
-        self.run(REVOKE_BY_KEY, (after, to, kid, now)).map(|count| count as u64)
+        let own = self.run(REVOKE_BY_KEY, (after, to, kid, now))?;
+        let with_them = self.run(REVOKE_WITH_KEY, (after, to, kid, now))?;
+        Ok((own + with_them) as u64)
     }
 
     /// Lets a token, and those got with it, live until `at` and no longer.

@@ -78,6 +78,8 @@ pub enum Level {
     Admin,
     /// An admin, or the account the operation is about.
     AdminOrOwner,
+    /// An admin, or the system account that the operation is about.
+    AdminOrProgram,
 }
 
 /// A level of access as a type, so that a handler of another level doesn't compile.
@@ -95,7 +97,7 @@ macro_rules! levels {
         }
     )*};
 }
-levels!(Public, AnyToken, Session, Person, Admin, AdminOrOwner);
+levels!(Public, AnyToken, Session, Person, Admin, AdminOrOwner, AdminOrProgram);
 
 /// Everything about an operation that isn't a type.
 #[derive(Debug)]
@@ -189,7 +191,7 @@ operations! {
     RevokeRole: Delete "/v1/accounts/{id}/roles/{role}" Admin Api Work RoleOf => (), 204;
     ListTokens: Get "/v1/accounts/{id}/tokens" AdminOrOwner Api Work token::ListTokens => Listing<TokenRow>, 200;
     RevokeAllTokens: Delete "/v1/accounts/{id}/tokens" AdminOrOwner Api Work AccountId => Revoked, 200;
-    GetPGCreds: Get "/v1/accounts/{id}/pgcreds" AdminOrOwner Api Work AccountId => PgCredentials, 200;
+    GetPGCreds: Get "/v1/accounts/{id}/pgcreds" AdminOrProgram Api Work AccountId => PgCredentials, 200;
     SetPGCreds: Put "/v1/accounts/{id}/pgcreds" Admin Api Work SetPgCredentials => (), 204;
     DeletePGCreds: Delete "/v1/accounts/{id}/pgcreds" Admin Api Work AccountId => (), 204;
     ListEvents: Get "/v1/audit" Admin Api Work EventFilter => Listing<Event>, 200;

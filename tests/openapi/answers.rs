@@ -236,7 +236,7 @@ fn refusals(server: &Server, witness: &Witness) {
         if decl.level != Level::Public {
             ok(as_shown(&anybody, decl), 401);
         }
-        if matches!(decl.level, Level::Admin | Level::AdminOrOwner) {
+        if matches!(decl.level, Level::Admin | Level::AdminOrOwner | Level::AdminOrProgram) {
             ok(as_shown(&nobody, decl), 403);
         }
         if described(decl).get("requestBody").is_some() {

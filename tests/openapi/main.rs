@@ -122,7 +122,7 @@ fn refusals(decl: &Decl) -> BTreeSet<u16> {
     match decl.level {
         Level::Public => {}
         Level::AnyToken | Level::Session => all.extend([401]),
-        Level::Person | Level::Admin | Level::AdminOrOwner => all.extend([401, 403]),
+        Level::Person | Level::Admin | Level::AdminOrOwner | Level::AdminOrProgram => all.extend([401, 403]),
     }
     if decl.body != Body::None {
         all.extend([413, 415]);
