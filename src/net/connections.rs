@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::model::net::Cidr;
 pub use crate::net::activity::TimeLimits;
@@ -74,6 +74,18 @@ impl Connections {
     /// Becomes true when draining begins.
     pub fn draining(&self) -> watch::Receiver<bool> {
         self.draining.subscribe()
+    }
+
+    /// Waits until no request is under way, but no longer than `within`. Everything is still accepted meanwhile.
+    pub async fn settle(&self, within: Duration) {
+        let busy = || lock(&self.table).open.values().any(|open| open.activity.idle_since().is_none());
+        let settled = async {
+            while busy() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // Either way it is time.
+        let _ = timeout(within, settled).await;
     }
 
     /// Stops listening, closes what is idle and lets what is under way come to its end, but no longer than `within`;

@@ -7,6 +7,7 @@ use hyper::header::{
     RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode, Uri};
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use super::Refusal;
@@ -111,11 +112,9 @@ pub(super) fn without_body(mut response: Response<Full<Bytes>>) -> Response<Full
 
 /// A relative link to the next page: the same path and filters, with the new cursor (RFC 8288).
 fn next_page(uri: &Uri, cursor: &str) -> String {
-    let kept = uri
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .filter(|pair| !pair.is_empty() && pair.split_once('=').map_or(*pair, |(name, _)| name) != "cursor");
+    let kept = uri.query().unwrap_or_default().split('&').filter(|pair| {
+        !pair.is_empty() && !percent_decode_str(pair.split('=').next().unwrap_or_default()).eq(*b"cursor")
+    });
     let query: Vec<&str> = kept.collect();
     let separator = if query.is_empty() { "" } else { "&" };
     format!("<{}?{}{separator}cursor={cursor}>; rel=\"next\"", uri.path(), query.join("&"))
@@ -140,5 +139,6 @@ mod tests {
             link("/v1/accounts?status=active&cursor=old&limit=2"),
             "</v1/accounts?status=active&limit=2&cursor=abc>; rel=\"next\""
         );
+        assert_eq!(link("/v1/accounts?%63urs%6Fr=old"), "</v1/accounts?cursor=abc>; rel=\"next\"");
     }
 }

@@ -16,9 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How much of a body that isn't wanted is still taken in, so that its sender gets to read the answer. More than that,
 /// and the connection is closed on it.
-const DRAIN: usize = 8 << 20;
-/// How long that may take.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+const DRAIN: usize = 256 << 20;
+/// How long that may take: as long as a body that is wanted.
+const DRAIN_PATIENCE: Duration = PATIENCE;
 
 /// A body that isn't read yet. Dropped unread, it is taken in and thrown away beside the answer.
 pub(super) struct Waiting {

@@ -45,6 +45,9 @@ const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
 const HOURLY: Duration = Duration::from_secs(3600);
 /// How long the row of an expired token is kept, in seconds.
 const KEEP_EXPIRED: i64 = 7 * 86_400;
+/// How long, where requests are under way at the end, others are still taken: a load balancer asks `/v1/ready`, is told
+/// no, and sends them elsewhere.
+const TELL_DRAINING: Duration = Duration::from_secs(1);
 /// How long work that nobody waits for any more has to end before the database is closed.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
@@ -224,11 +227,17 @@ async fn serve(
         }
     }
 
+    house.service.begin_draining();
     info!("draining");
     notifier.stopping();
-    house.service.begin_draining();
+    let drain = async {
+        let told = TELL_DRAINING.min(config.server.drain);
+        let begun = Instant::now();
+        connections.settle(told).await;
+        connections.drain(config.server.drain.saturating_sub(begun.elapsed())).await
+    };
     let clean = tokio::select! {
-        clean = connections.drain(config.server.drain) => clean,
+        clean = drain => clean,
         () = signals.end() => false,
     };
     if !clean {
