@@ -97,6 +97,11 @@ impl Error {
         Self { retry_after: Some(retry_after), ..Self::new(Kind::RateLimited, "too many requests") }
     }
 
+    /// Adds the seconds after which trying again makes sense.
+    pub fn after(self, retry_after: u32) -> Self {
+        Self { retry_after: Some(retry_after), ..self }
+    }
+
     /// Adds what only the log may know.
     pub fn because(mut self, log: impl Into<String>) -> Self {
         self.log = Some(log.into());

@@ -38,7 +38,7 @@ fn golden(name: &str, output: &Output) {
 #[test]
 fn help_is_word_for_word_what_it_was() {
     golden("mcias", &mcias(&["--help"]));
-    for command in ["init", "version", "help", "server"] {
+    for command in ["init", "version", "help", "server", "completions", "ctl"] {
         golden(&format!("mcias-{command}"), &mcias(&[command, "--help"]));
         golden(&format!("mcias-{command}"), &mcias(&[command, "-h"]));
         golden(&format!("mcias-{command}"), &mcias(&["help", command]));

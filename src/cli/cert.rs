@@ -29,7 +29,7 @@ pub const RENEW: Command = Command {
         Flag::value("hostname", "NAME", "a name or address that clients will use").repeatable(),
     ],
     args: &[],
-    example: "mcias cert renew --config /etc/mcias/mcias.conf",
+    example: "cert renew --config /etc/mcias/mcias.conf",
     run,
 };
 

@@ -16,7 +16,7 @@ pub struct Role {
     pub common: &'static [Flag],
     /// Its commands; a role that is one command has a single row, without a name.
     pub commands: &'static [Command],
-    /// One line that works, beginning with the role's name.
+    /// One line that works, without the role's name before it.
     pub example: &'static str,
     /// The roles that its first argument may name instead of a command.
     pub roles: &'static [&'static Role],
@@ -34,7 +34,7 @@ pub struct Command {
     pub flags: &'static [Flag],
     /// What it takes besides flags, in order; those that must be given come first.
     pub args: &'static [Arg],
-    /// One line that works, beginning with the role's name.
+    /// One line that works, without the role's name before it.
     pub example: &'static str,
     /// Acts on what the parser has found valid.
     pub run: fn(&Parsed) -> Result<(), Failure>,

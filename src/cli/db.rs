@@ -61,7 +61,7 @@ pub static ROLE: Role = Role {
         keys::REKEY,
         CLOCK_ACCEPT,
     ],
-    example: "mciasdb --config /etc/mcias/mcias.conf account list",
+    example: "--config /etc/mcias/mcias.conf account list",
     roles: &[],
 };
 
@@ -78,7 +78,7 @@ const CLOCK_ACCEPT: Command = Command {
     ..command(
         "clock accept",
         "take the clock as it is, though events are in its future",
-        "mciasdb --config mcias.conf clock accept",
+        "--config mcias.conf clock accept",
         clock_accept,
     )
 };

@@ -28,7 +28,7 @@ pub const COMMAND: Command = Command {
         Flag::switch("forever", "end with a signal only, not with standard input"),
     ],
     args: &[],
-    example: "mcias dev --listen 127.0.0.1:8443 --forever",
+    example: "dev --listen 127.0.0.1:8443 --forever",
     run,
 };
 

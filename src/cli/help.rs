@@ -22,7 +22,7 @@ pub fn of_command(role: &Role, command: &Command, called_as: &str) -> String {
     let version = command.name.is_empty().then_some(&VERSION);
     section(&mut out, "Flags", &rows(command.flags.iter().chain([&HELP]).chain(version)));
     section(&mut out, "Flags of every command", &rows(command.common(role)));
-    out.push_str(&example(role, command.example, called_as));
+    out.push_str(&example(command.example, called_as));
     out
 }
 
@@ -45,7 +45,7 @@ pub fn of_role(role: &Role, words: &str, called_as: &str) -> String {
     section(&mut out, "Commands", &commands);
     section(&mut out, "Flags", &rows(role.common.iter().chain([&HELP, &VERSION])));
     let line = if words.is_empty() { role.example } else { listed.first().map_or("", |command| command.example) };
-    out.push_str(&example(role, line, called_as));
+    out.push_str(&example(line, called_as));
     out.push_str(&format!("\n'{name} COMMAND --help' says more about each.\n"));
     out
 }
@@ -92,9 +92,8 @@ fn section(out: &mut String, title: &str, rows: &[(String, String)]) {
     }
 }
 
-fn example(role: &Role, line: &str, called_as: &str) -> String {
-    let line = line.strip_prefix(role.name).map_or_else(|| line.to_owned(), |rest| format!("{called_as}{rest}"));
-    format!("\nExample:\n  {line}\n")
+fn example(line: &str, called_as: &str) -> String {
+    format!("\nExample:\n  {called_as} {line}\n")
 }
 
 fn wrapped(text: &str, first: &str, indent: &str) -> String {

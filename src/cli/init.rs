@@ -53,7 +53,7 @@ pub const COMMAND: Command = Command {
         Flag::switch("system", "in /etc/mcias and /var/lib/mcias, for the user mcias; needs root"),
     ],
     args: &[],
-    example: "mcias init --dir /srv/mcias --hostname auth.example.com",
+    example: "init --dir /srv/mcias --hostname auth.example.com",
     run,
 };
 

@@ -2,14 +2,18 @@
 
 pub mod cert;
 pub mod command;
+pub mod completions;
 pub mod db;
 pub mod dev;
+pub mod given;
 pub mod help;
 pub mod init;
 pub mod parse;
 pub mod pki;
+pub mod remote;
 pub mod secrets;
 pub mod server;
+pub mod show;
 pub mod term;
 
 use std::ffi::{OsStr, OsString};
@@ -27,7 +31,7 @@ pub const VERSION: &str = match option_env!("MCIAS_VERSION") {
 };
 
 /// The roles that can be called by their own name, or by a word after `mcias`.
-pub static ROLES: &[&Role] = &[&server::ROLE, &db::ROLE];
+pub static ROLES: &[&Role] = &[&server::ROLE, &remote::CTL, &db::ROLE];
 
 /// What is called as `mcias`, or as anything else that is no role's name.
 pub static MCIAS: Role = Role {
@@ -40,13 +44,14 @@ pub static MCIAS: Role = Role {
         dev::COMMAND,
         cert::RENEW,
         LINKS,
+        completions::COMMAND,
         Command {
             name: "version",
             about: "show the version",
             notes: &[],
             flags: &[Flag::switch("json", "as JSON, with the platform and the roles that are built in")],
             args: &[],
-            example: "mcias version --json",
+            example: "version --json",
             run: version,
         },
         Command {
@@ -55,11 +60,11 @@ pub static MCIAS: Role = Role {
             notes: &[],
             flags: &[],
             args: &[Arg { name: "ROLE", about: "which; without it, mcias itself", required: false, choices: &[] }],
-            example: "mcias help server",
+            example: "help server",
             run: help,
         },
     ],
-    example: "mcias init --dir /srv/mcias",
+    example: "init --dir /srv/mcias",
     roles: ROLES,
 };
 
@@ -70,7 +75,7 @@ const LINKS: Command = Command {
     notes: &["Links that are there and point here stay; anything else of that name is refused and left alone."],
     flags: &[],
     args: &[Arg { name: "DIR", about: "where to make them", required: true, choices: &[] }],
-    example: "mcias links /usr/local/bin",
+    example: "links /usr/local/bin",
     run: links,
 };
 
@@ -243,11 +248,9 @@ mod tests {
         assert!(MCIAS.commands.iter().all(|command| ROLES.iter().all(|role| role.word != command.name)));
     }
 
-    /// An example is a line that works: it begins with the role's name and asks for the command it stands at.
+    /// An example is a line that works: it asks for the command it stands at.
     fn sound(role: &'static Role, example: &str, command: &str) {
-        let mut words = example.split(' ');
-        assert_eq!(words.next(), Some(role.name), "{example}");
-        match parse::parse(role, role.name, words.map(OsString::from).collect()) {
+        match parse::parse(role, role.name, example.split(' ').map(OsString::from).collect()) {
             Ok(Outcome::Run(parsed)) => {
                 assert!(command.is_empty() || parsed.command().name == command, "{example}");
             }

@@ -91,6 +91,11 @@ impl Parsed {
         self.command
     }
 
+    /// How the user has named the role, e.g. `mcias ctl`.
+    pub fn called_as(&self) -> &str {
+        &self.called_as
+    }
+
     /// The value of a flag that was given; the first, if it may be repeated.
     pub fn value(&self, name: &str) -> Option<&OsStr> {
         self.all(name).next()
@@ -278,7 +283,7 @@ mod tests {
     }
 
     const PLAIN: Command =
-        Command { name: "", about: "act", notes: &[], flags: &[], args: &[], example: "tool", run: nothing };
+        Command { name: "", about: "act", notes: &[], flags: &[], args: &[], example: "", run: nothing };
 
     static TOOL: Role = Role {
         name: "tool",
@@ -306,7 +311,7 @@ mod tests {
                 ..PLAIN
             },
         ],
-        example: "tool account list",
+        example: "account list",
         roles: &[],
     };
 
@@ -316,7 +321,7 @@ mod tests {
         about: "a server",
         common: &[],
         commands: &[Command { flags: &[Flag::value("config", "FILE", "the configuration").required()], ..PLAIN }],
-        example: "serve --config F",
+        example: "--config F",
         roles: &[],
     };
 

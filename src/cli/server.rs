@@ -30,10 +30,10 @@ pub static ROLE: Role = Role {
             Flag::switch("healthcheck", "ask the running server whether it is well; exit code 0 or 1"),
         ],
         args: &[],
-        example: "mciassrv --config /etc/mcias/mcias.conf",
+        example: "--config /etc/mcias/mcias.conf",
         run,
     }],
-    example: "mciassrv --config /etc/mcias/mcias.conf",
+    example: "--config /etc/mcias/mcias.conf",
     roles: &[],
 };
 

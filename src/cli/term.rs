@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
@@ -212,6 +212,28 @@ pub fn prompt_secret(prompt: &str, instead: &str) -> Result<Password, Failure> {
         .map(Zeroizing::new)
         .map_err(|e| Failure::new(format!("cannot ask on a terminal ({e}); use {instead}")))?;
     Ok(Password::new(std::mem::take(&mut *answer)))
+}
+
+/// Whether somebody sits at standard input.
+pub fn at_a_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// Asks on the terminal, with echo; `instead` as in [`prompt_secret`].
+///
+/// # Errors
+/// Without a terminal, and where the answer is interrupted.
+pub fn prompt(prompt: &str, instead: &str) -> Result<String, Failure> {
+    let ask = || -> io::Result<String> {
+        let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
+        terminal.write_all(prompt.as_bytes())?;
+        let mut answer = String::new();
+        if io::BufReader::new(terminal).read_line(&mut answer)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(answer.trim().to_owned())
+    };
+    ask().map_err(|e| Failure::new(format!("cannot ask on a terminal ({e}); use {instead}")))
 }
 
 /// One secret from standard input: a line, without its line end.

@@ -1,7 +1,9 @@
 //! What goes over the wire, said once for server and client: the operations, the error table, the JSON shapes.
 
+pub mod answers;
 pub mod fault;
 pub mod inputs;
 pub mod json;
 pub mod ops;
 pub mod outputs;
+pub mod requests;

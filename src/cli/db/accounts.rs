@@ -1,25 +1,19 @@
 //! `mciasdb account …` and `mciasdb role …`.
 
-use serde_json::Value;
-
 use super::{Command, Failure, Flag, ID, JSON, Opened, PASSWORD_STDIN, Parsed, command};
-use crate::cli::term::{self, Table};
-use crate::model::account::{
-    Account, AccountChange, AccountFilter, AccountStatus, AccountType, NewAccount, Page, RoleName, RoleOf, Username,
-};
+use crate::cli::{given, show, term};
+use crate::model::account::{AccountChange, AccountFilter, AccountStatus, AccountType, NewAccount, Page, RoleOf};
 use crate::model::credential::SetPassword;
-use crate::secret::Password;
 use crate::service::{accounts, credentials, roles};
-use crate::wire::json::Answer;
 
 pub(super) const LIST: Command = Command {
     flags: &[Flag::switch("all", "the deleted ones, too"), JSON],
-    ..command("account list", "list the accounts", "mciasdb --config mcias.conf account list", list)
+    ..command("account list", "list the accounts", "--config mcias.conf account list", list)
 };
 
 pub(super) const GET: Command = Command {
     flags: &[ID, JSON],
-    ..command("account get", "show an account", "mciasdb --config mcias.conf account get --id alice", get)
+    ..command("account get", "show an account", "--config mcias.conf account get --id alice", get)
 };
 
 pub(super) const CREATE: Command = Command {
@@ -34,7 +28,7 @@ pub(super) const CREATE: Command = Command {
     ..command(
         "account create",
         "make an account",
-        "mciasdb --config mcias.conf account create --username alice --type human",
+        "--config mcias.conf account create --username alice --type human",
         create,
     )
 };
@@ -45,7 +39,7 @@ pub(super) const SET_PASSWORD: Command = Command {
     ..command(
         "account set-password",
         "set a person's password",
-        "mciasdb --config mcias.conf account set-password --id admin",
+        "--config mcias.conf account set-password --id admin",
         set_password,
     )
 };
@@ -59,7 +53,7 @@ pub(super) const SET_STATUS: Command = Command {
     ..command(
         "account set-status",
         "make an account active, suspended or deleted",
-        "mciasdb --config mcias.conf account set-status --id alice --status active",
+        "--config mcias.conf account set-status --id alice --status active",
         set_status,
     )
 };
@@ -70,32 +64,27 @@ pub(super) const RESET_TOTP: Command = Command {
     ..command(
         "account reset-totp",
         "turn one-time codes off for an account",
-        "mciasdb --config mcias.conf account reset-totp --id alice",
+        "--config mcias.conf account reset-totp --id alice",
         reset_totp,
     )
 };
 
 pub(super) const ROLE_LIST: Command = Command {
     flags: &[ID, JSON],
-    ..command("role list", "list an account's roles", "mciasdb --config mcias.conf role list --id alice", role_list)
+    ..command("role list", "list an account's roles", "--config mcias.conf role list --id alice", role_list)
 };
 
 const ROLE: Flag = Flag::value("role", "R", "the role").required();
 
 pub(super) const ROLE_GRANT: Command = Command {
     flags: &[ID, ROLE],
-    ..command("role grant", "give a role", "mciasdb --config mcias.conf role grant --id alice --role admin", role_grant)
+    ..command("role grant", "give a role", "--config mcias.conf role grant --id alice --role admin", role_grant)
 };
 
 pub(super) const ROLE_REVOKE: Command = Command {
     notes: &["Unlike the server, this takes admin from the last one who has it, too."],
     flags: &[ID, ROLE],
-    ..command(
-        "role revoke",
-        "take a role",
-        "mciasdb --config mcias.conf role revoke --id alice --role admin",
-        role_revoke,
-    )
+    ..command("role revoke", "take a role", "--config mcias.conf role revoke --id alice --role admin", role_revoke)
 };
 
 fn list(parsed: &Parsed) -> Result<(), Failure> {
@@ -115,66 +104,22 @@ fn list(parsed: &Parsed) -> Result<(), Failure> {
             }
         }
     }
-    if parsed.switch("json") {
-        let rows: Vec<Value> = all.into_iter().filter_map(|account| account.reply().body).collect();
-        return term::out(&format!("{}\n", Value::from(rows)));
-    }
-    let mut table = Table::new(&["ID", "USERNAME", "TYPE", "STATUS", "TOTP", "ROLES"]);
-    for account in &all {
-        table.row(cells(account));
-    }
-    table.print()
-}
-
-fn cells(account: &Account) -> [String; 6] {
-    let roles: Vec<&str> = account.roles.iter().map(RoleName::as_str).collect();
-    [
-        account.id.to_string(),
-        account.username.to_string(),
-        account.account_type.to_string(),
-        account.status.to_string(),
-        if account.totp_enabled { "yes" } else { "no" }.to_owned(),
-        roles.join(","),
-    ]
+    show::accounts(all, parsed.switch("json"))
 }
 
 fn get(parsed: &Parsed) -> Result<(), Failure> {
     let opened = Opened::open(parsed)?;
-    let account = opened.account(parsed, true)?;
-    if parsed.switch("json") {
-        return term::out(&format!("{}\n", account.reply().body.unwrap_or_default()));
-    }
-    let [id, username, account_type, status, totp, roles] = cells(&account);
-    let mut table = Table::new(&["FIELD", "VALUE"]);
-    for (name, value) in [
-        ("id", id),
-        ("username", username),
-        ("account_type", account_type),
-        ("status", status),
-        ("totp_enabled", totp),
-        ("roles", roles),
-        ("created_at", account.created_at.to_string()),
-        ("updated_at", account.updated_at.to_string()),
-    ] {
-        table.row([name, &value]);
-    }
-    table.print()
+    show::account(opened.account(parsed, true)?, parsed.switch("json"))
 }
 
 fn create(parsed: &Parsed) -> Result<(), Failure> {
-    let username = Username::parse(parsed.text("username")?.unwrap_or_default())
-        .map_err(|e| parsed.usage(format!("--username: {}", e.client())))?;
-    let human = parsed.text("type")? == Some(AccountType::Human.as_str());
-    if !human && parsed.switch("password-stdin") {
-        return Err(parsed.usage("--password-stdin: a system account has no password").into());
-    }
+    let account_type = given::new_account_type(parsed)?;
+    let username = given::required(parsed, "username", given::username)?;
     let opened = Opened::open(parsed)?;
-    let password = match (human, parsed.switch("password-stdin")) {
-        (false, _) => None,
-        (true, true) => Some(term::read_secret_stdin()?),
-        (true, false) => Some(term::prompt_secret("Password: ", "--password-stdin")?),
+    let password = match account_type {
+        AccountType::System => None,
+        AccountType::Human => Some(given::password(parsed, "Password: ")?),
     };
-    let account_type = if human { AccountType::Human } else { AccountType::System };
     let new = NewAccount { username, account_type, password };
     let account = accounts::create(&opened.service, &opened.call(), &opened.admin(), new)?;
     opened.changed()?;
@@ -184,21 +129,10 @@ fn create(parsed: &Parsed) -> Result<(), Failure> {
 fn set_password(parsed: &Parsed) -> Result<(), Failure> {
     let opened = Opened::open(parsed)?;
     let account = opened.account(parsed, false)?;
-    let new = if parsed.switch("password-stdin") { term::read_secret_stdin()? } else { twice()? };
+    let new = given::new_password(parsed)?;
     let input = SetPassword { account: account.id, new };
     credentials::set_password(&opened.service, &opened.call(), &opened.admin(), input)?;
     opened.changed()
-}
-
-/// Asks for a new password, and for the same again.
-fn twice() -> Result<Password, Failure> {
-    let first = term::prompt_secret("New password: ", "--password-stdin")?;
-    let second = term::prompt_secret("The same again: ", "--password-stdin")?;
-    if first.expose() == second.expose() {
-        Ok(first)
-    } else {
-        Err(Failure::new("the two passwords differ; nothing was changed"))
-    }
 }
 
 fn set_status(parsed: &Parsed) -> Result<(), Failure> {
@@ -225,14 +159,7 @@ fn role_list(parsed: &Parsed) -> Result<(), Failure> {
     let opened = Opened::open(parsed)?;
     let account = opened.account(parsed, false)?;
     let roles = roles::get(&opened.service, &opened.call(), &opened.admin(), account.id)?;
-    if parsed.switch("json") {
-        return term::out(&format!("{}\n", roles.reply().body.unwrap_or_default()));
-    }
-    let mut table = Table::new(&["ROLE"]);
-    for role in &roles.0 {
-        table.row([role.as_str()]);
-    }
-    table.print()
+    show::roles(roles, parsed.switch("json"))
 }
 
 fn role_grant(parsed: &Parsed) -> Result<(), Failure> {
@@ -248,8 +175,7 @@ fn role_revoke(parsed: &Parsed) -> Result<(), Failure> {
 }
 
 fn role_change(parsed: &Parsed) -> Result<(Opened, RoleOf), Failure> {
-    let role = RoleName::parse(parsed.text("role")?.unwrap_or_default())
-        .map_err(|e| parsed.usage(format!("--role: {}", e.client())))?;
+    let role = given::required(parsed, "role", given::role)?;
     let opened = Opened::open(parsed)?;
     let account = opened.account(parsed, false)?.id;
     Ok((opened, RoleOf { account, role }))

@@ -7,20 +7,19 @@ use std::path::Path;
 use super::newfile::NewFile;
 use super::progress::Progress;
 use super::{CONFIG, Command, Failure, Flag, JSON, Opened, Parsed, command};
-use crate::cli::term::{self, Table};
+use crate::cli::{given, show, term};
 use crate::model::account::{AccountId, Page, Username};
-use crate::model::audit::{Event, EventFilter, EventType, Party};
+use crate::model::audit::{Event, EventFilter};
 use crate::model::time::Timestamp;
 use crate::service::audit::{self, Out};
 use crate::wire::json::Answer;
-use crate::wire::outputs;
 
 const N: Flag = Flag::value("n", "N", "how many at most; 50 without it");
 
 pub(super) const TAIL: Command = Command {
     notes: &["The newest event comes last."],
     flags: &[N, JSON],
-    ..command("audit tail", "show the newest events", "mciasdb --config mcias.conf audit tail --n 20", tail)
+    ..command("audit tail", "show the newest events", "--config mcias.conf audit tail --n 20", tail)
 };
 
 pub(super) const QUERY: Command = Command {
@@ -35,7 +34,7 @@ pub(super) const QUERY: Command = Command {
     ..command(
         "audit query",
         "show the events of an account, a type or a time",
-        "mciasdb --config mcias.conf audit query --account alice --type login_fail",
+        "--config mcias.conf audit query --account alice --type login_fail",
         query,
     )
 };
@@ -54,7 +53,7 @@ pub(super) const VERIFY: Command = Command {
     ..command(
         "audit verify",
         "verify the log, or an export of it",
-        "mciasdb audit verify --file audit.jsonl --jwk audit.jwk",
+        "audit verify --file audit.jsonl --jwk audit.jwk",
         verify,
     )
 };
@@ -67,7 +66,7 @@ pub(super) const EXPORT: Command = Command {
     ..command(
         "audit export",
         "write out all events, signed",
-        "mciasdb --config mcias.conf audit export --out audit.jsonl",
+        "--config mcias.conf audit export --out audit.jsonl",
         export,
     )
 };
@@ -86,7 +85,7 @@ pub(super) const ARCHIVE: Command = Command {
     ..command(
         "audit archive",
         "move old events to a signed file",
-        "mciasdb --config F audit archive --before 2026-01-01T00:00:00Z --out F",
+        "--config F audit archive --before 2026-01-01T00:00:00Z --out F",
         archive,
     )
 };
@@ -96,26 +95,22 @@ pub(super) const KEY: Command = Command {
         "As a JWK. Where the audit key was rotated it is a JWK Set, the one that signs now first, since older files \
          are signed by older keys; a revoked key isn't in it. 'audit verify --jwk' takes either.",
     ],
-    ..command("audit key", "print the audit public key", "mciasdb --config mcias.conf audit key", key)
+    ..command("audit key", "print the audit public key", "--config mcias.conf audit key", key)
 };
 
 fn tail(parsed: &Parsed) -> Result<(), Failure> {
-    let n = number(parsed)?;
+    let n = given::count(parsed, "n", 50)?;
     let opened = Opened::open(parsed)?;
-    show(parsed, &newest(&opened, &EventFilter::default(), n)?)
+    show::events(&newest(&opened, &EventFilter::default(), n)?, parsed.switch("json"))
 }
 
 fn query(parsed: &Parsed) -> Result<(), Failure> {
-    let n = number(parsed)?;
-    let event_type = parsed.text("type")?.map(|word| {
-        let names: Vec<&str> = EventType::ALL.iter().map(|known| known.as_str()).collect();
-        EventType::from_word(word)
-            .ok_or_else(|| parsed.usage(format!("--type must be a type of event: {}", names.join(", "))))
-    });
-    let mut filter = EventFilter { event_type: event_type.transpose()?, ..EventFilter::default() };
-    if parsed.switch("since") {
-        filter.since = Some(time(parsed, "since")?);
-    }
+    let n = given::count(parsed, "n", 50)?;
+    let mut filter = EventFilter {
+        event_type: given::event_type(parsed, "type")?,
+        since: given::time(parsed, "since")?,
+        ..EventFilter::default()
+    };
     let opened = Opened::open(parsed)?;
     filter.account = parsed.text("account")?.map(|named| account(&opened, named)).transpose()?;
     // One more, to be able to say so.
@@ -124,18 +119,7 @@ fn query(parsed: &Parsed) -> Result<(), Failure> {
         events.remove(0);
         term::err(&format!("mciasdb: there are more that fit; these are the newest {n}, --n shows more\n"));
     }
-    show(parsed, &events)
-}
-
-fn number(parsed: &Parsed) -> Result<usize, Failure> {
-    let Some(text) = parsed.text("n")? else { return Ok(50) };
-    let n = text.parse().ok().filter(|n| *n > 0 && text.bytes().all(|b| b.is_ascii_digit()));
-    n.ok_or_else(|| parsed.usage("--n must be a number, 1 or more").into())
-}
-
-fn time(parsed: &Parsed, flag: &str) -> Result<Timestamp, Failure> {
-    let at = Timestamp::parse(parsed.text(flag)?.unwrap_or_default());
-    at.map_err(|e| parsed.usage(format!("--{flag}: {}", e.client())).into())
+    show::events(&events, parsed.switch("json"))
 }
 
 /// The account of that UUID or name, deleted ones among them: the log remembers them.
@@ -170,31 +154,6 @@ fn newest(opened: &Opened, filter: &EventFilter, n: usize) -> Result<Vec<Event>,
     }
     events.reverse();
     Ok(events)
-}
-
-fn show(parsed: &Parsed, events: &[Event]) -> Result<(), Failure> {
-    if parsed.switch("json") {
-        return events.iter().try_for_each(|event| term::out(&format!("{}\n", outputs::event(event))));
-    }
-    let name = |party: &Option<Party>| party.as_ref().map_or("-".to_owned(), |party| party.username.to_string());
-    let mut table = Table::new(&["ID", "TIME", "TYPE", "VIA", "ACTOR", "TARGET", "IP", "DETAILS"]);
-    for event in events {
-        table.row([
-            event.id.to_string(),
-            event.time.timestamp().to_string(),
-            event.event_type.to_string(),
-            event.via.to_string(),
-            name(&event.actor),
-            name(&event.target),
-            event.ip.clone().unwrap_or_else(|| "-".to_owned()),
-            if event.details.is_empty() {
-                "-".to_owned()
-            } else {
-                serde_json::Value::from(event.details.clone()).to_string()
-            },
-        ]);
-    }
-    table.print()
 }
 
 fn verify(parsed: &Parsed) -> Result<(), Failure> {
@@ -283,7 +242,7 @@ fn export_to_stdout(opened: &Opened) -> Result<(), Failure> {
 }
 
 fn archive(parsed: &Parsed) -> Result<(), Failure> {
-    let before = time(parsed, "before")?;
+    let before = given::required(parsed, "before", given::time)?;
     let path = Path::new(parsed.value("out").unwrap_or_default());
     let opened = Opened::open(parsed)?;
     let mut progress = Progress::of("archiving");

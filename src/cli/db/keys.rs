@@ -14,10 +14,8 @@ use crate::service::keys::MasterSecret;
 use crate::service::{rekey, rotation};
 use crate::store::ServerLock;
 
-pub(super) const LIST: Command = Command {
-    flags: &[JSON],
-    ..command("keys list", "list the signing keys", "mciasdb --config mcias.conf keys list", list)
-};
+pub(super) const LIST: Command =
+    Command { flags: &[JSON], ..command("keys list", "list the signing keys", "--config mcias.conf keys list", list) };
 
 pub(super) const ROTATE: Command = Command {
     notes: &[
@@ -29,7 +27,7 @@ pub(super) const ROTATE: Command = Command {
         Flag::value("soak", "D", "how long the new key is published before it signs; without it, 10m"),
         Flag::switch("audit", "rotate the key that signs audit checkpoints"),
     ],
-    ..command("keys rotate", "make the next signing key", "mciasdb --config mcias.conf keys rotate --soak 20m", rotate)
+    ..command("keys rotate", "make the next signing key", "--config mcias.conf keys rotate --soak 20m", rotate)
 };
 
 pub(super) const REVOKE: Command = Command {
@@ -44,7 +42,7 @@ pub(super) const REVOKE: Command = Command {
     ..command(
         "keys revoke",
         "revoke a signing key and all its tokens",
-        "mciasdb --config mcias.conf keys revoke --kid KID --yes",
+        "--config mcias.conf keys revoke --kid KID --yes",
         revoke,
     )
 };
@@ -60,7 +58,7 @@ pub(super) const REKEY: Command = Command {
         Flag::value("new-passphrase-file", "FILE", "the new passphrase is in this file"),
         Flag::switch("new-data-key", "make another data key, too, and seal everything again"),
     ],
-    ..command("rekey", "change the master key", "mciasdb --config mcias.conf rekey --new-keyfile new.key", change)
+    ..command("rekey", "change the master key", "--config mcias.conf rekey --new-keyfile new.key", change)
 };
 
 fn list(parsed: &Parsed) -> Result<(), Failure> {

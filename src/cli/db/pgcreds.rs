@@ -1,22 +1,16 @@
 //! `mciasdb pgcreds …`.
 
 use super::{Command, Failure, Flag, ID, JSON, Opened, PASSWORD_STDIN, Parsed, command};
-use crate::cli::term::{self, Table};
-use crate::model::credential::{PgAddress, PgCredentials, SetPgCredentials};
+use crate::cli::{given, show, term};
+use crate::model::credential::{PgCredentials, SetPgCredentials};
 use crate::service::credentials;
-use crate::wire::json::Answer;
 
 pub(super) const GET: Command = Command {
     notes: &[
         "Prints the password in clear, after a warning on standard error. Reading it is written to the audit log.",
     ],
     flags: &[ID, JSON],
-    ..command(
-        "pgcreds get",
-        "show an account's Postgres credentials",
-        "mciasdb --config mcias.conf pgcreds get --id app",
-        get,
-    )
+    ..command("pgcreds get", "show an account's Postgres credentials", "--config mcias.conf pgcreds get --id app", get)
 };
 
 pub(super) const SET: Command = Command {
@@ -32,7 +26,7 @@ pub(super) const SET: Command = Command {
     ..command(
         "pgcreds set",
         "set a system account's Postgres credentials",
-        "mciasdb --config F pgcreds set --id app --host db --port 5432 --db d --user u",
+        "--config F pgcreds set --id app --host db --port 5432 --db d --user u",
         set,
     )
 };
@@ -42,7 +36,7 @@ pub(super) const DELETE: Command = Command {
     ..command(
         "pgcreds delete",
         "remove an account's Postgres credentials",
-        "mciasdb --config mcias.conf pgcreds delete --id app",
+        "--config mcias.conf pgcreds delete --id app",
         delete,
     )
 };
@@ -53,31 +47,14 @@ fn get(parsed: &Parsed) -> Result<(), Failure> {
     let found = credentials::get_pg_credentials(&opened.service, &opened.call(), &opened.admin_or_owner(), account)?;
     opened.changed()?;
     term::err("mciasdb: warning: what follows is secret\n");
-    if parsed.switch("json") {
-        return term::out(&format!("{}\n", found.reply().body.unwrap_or_default()));
-    }
-    let address = &found.address;
-    let mut table = Table::new(&["FIELD", "VALUE"]);
-    table.row(["host", address.host()]);
-    table.row(["port", &address.port().to_string()]);
-    table.row(["database", address.database()]);
-    table.row(["username", address.username()]);
-    table.row(["password", found.password().expose()]);
-    table.print()
+    show::pg_credentials(found, parsed.switch("json"))
 }
 
 fn set(parsed: &Parsed) -> Result<(), Failure> {
-    let text = |name: &str| parsed.text(name).map(Option::unwrap_or_default);
-    let port = text("port")?.parse().map_err(|_| parsed.usage("--port must be a number from 1 to 65535"))?;
-    let address = PgAddress::parse(text("host")?, port, text("db")?, text("user")?)
-        .map_err(|e| parsed.usage(e.client().to_owned()))?;
+    let address = given::pg_address(parsed)?;
     let opened = Opened::open(parsed)?;
     let account = opened.account(parsed, false)?.id;
-    let password = if parsed.switch("password-stdin") {
-        term::read_secret_stdin()?
-    } else {
-        term::prompt_secret("Postgres password: ", "--password-stdin")?
-    };
+    let password = given::password(parsed, "Postgres password: ")?;
     let input = SetPgCredentials { account, credentials: PgCredentials::new(address, password)? };
     credentials::set_pg_credentials(&opened.service, &opened.call(), &opened.admin(), input)?;
     opened.changed()

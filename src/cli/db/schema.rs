@@ -9,11 +9,11 @@ use crate::store::{self, LATEST_SCHEMA, Store};
 
 pub(super) const VERIFY: Command = Command {
     notes: &["Exit code 0: up to date. 1: migrations are pending, or the database is newer than this program."],
-    ..command("schema verify", "show the schema version", "mciasdb --config mcias.conf schema verify", verify)
+    ..command("schema verify", "show the schema version", "--config mcias.conf schema verify", verify)
 };
 
 pub(super) const MIGRATE: Command =
-    command("schema migrate", "apply pending migrations", "mciasdb --config mcias.conf schema migrate", migrate);
+    command("schema migrate", "apply pending migrations", "--config mcias.conf schema migrate", migrate);
 
 fn verify(parsed: &Parsed) -> Result<(), Failure> {
     let config = server::load(parsed)?;

@@ -1,17 +1,14 @@
 //! `mciasdb token …` and `mciasdb prune tokens`.
 
-use serde_json::Value;
-
 use super::{Command, Failure, Flag, ID, JSON, Opened, Parsed, command};
-use crate::cli::term::{self, Table};
-use crate::model::account::{Listing, Page};
-use crate::model::token::{Jti, ListTokens, RevokeReason};
+use crate::cli::{given, show, term};
+use crate::model::account::Page;
+use crate::model::token::ListTokens;
 use crate::service::tokens;
-use crate::wire::json::Answer;
 
 pub(super) const LIST: Command = Command {
     flags: &[ID, JSON],
-    ..command("token list", "list an account's tokens", "mciasdb --config mcias.conf token list --id alice", list)
+    ..command("token list", "list an account's tokens", "--config mcias.conf token list --id alice", list)
 };
 
 pub(super) const REVOKE: Command = Command {
@@ -20,7 +17,7 @@ pub(super) const REVOKE: Command = Command {
     ..command(
         "token revoke",
         "revoke a token",
-        "mciasdb --config F token revoke --jti 0194e2f0-7d3a-7c1e-9b52-2f6d0a4c8e11",
+        "--config F token revoke --jti 0194e2f0-7d3a-7c1e-9b52-2f6d0a4c8e11",
         revoke,
     )
 };
@@ -31,14 +28,14 @@ pub(super) const REVOKE_ALL: Command = Command {
     ..command(
         "token revoke-all",
         "revoke all tokens of an account",
-        "mciasdb --config mcias.conf token revoke-all --id alice",
+        "--config mcias.conf token revoke-all --id alice",
         revoke_all,
     )
 };
 
 pub(super) const PRUNE: Command = Command {
     notes: &["Refused while the clock is behind the newest event. Prints how many there were."],
-    ..command("prune tokens", "remove the rows of expired tokens", "mciasdb --config mcias.conf prune tokens", prune)
+    ..command("prune tokens", "remove the rows of expired tokens", "--config mcias.conf prune tokens", prune)
 };
 
 fn list(parsed: &Parsed) -> Result<(), Failure> {
@@ -55,27 +52,11 @@ fn list(parsed: &Parsed) -> Result<(), Failure> {
             break;
         }
     }
-    if parsed.switch("json") {
-        let all = Listing { rows, next: None };
-        return term::out(&format!("{}\n", all.reply().body.unwrap_or(Value::Null)));
-    }
-    let mut table = Table::new(&["JTI", "AUDIENCE", "ISSUED", "EXPIRES", "REVOKED", "REASON"]);
-    for row in rows {
-        table.row([
-            row.jti.to_string(),
-            row.audience.to_string(),
-            row.issued_at.to_string(),
-            row.expires_at.to_string(),
-            row.revoked_at.map_or_else(|| "-".to_owned(), |at| at.to_string()),
-            row.revoke_reason.map_or("-", RevokeReason::as_str).to_owned(),
-        ]);
-    }
-    table.print()
+    show::tokens(rows, parsed.switch("json"))
 }
 
 fn revoke(parsed: &Parsed) -> Result<(), Failure> {
-    let jti = Jti::parse(&parsed.text("jti")?.unwrap_or_default().to_ascii_lowercase())
-        .ok_or_else(|| parsed.usage("--jti must be a token's id, a UUID"))?;
+    let jti = given::jti(parsed, "jti")?;
     let opened = Opened::open(parsed)?;
     tokens::revoke_as_admin(&opened.service, &opened.call(), &opened.admin(), jti)?;
     opened.changed()

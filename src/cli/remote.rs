@@ -1,0 +1,263 @@
+//! The role `mciasctl`: administration and self-service through a running server. What every command needs is here: the
+//! table, the server, the token, and what to say when a call comes to nothing.
+
+mod accounts;
+mod audit;
+mod pgcreds;
+mod qr;
+mod roles;
+mod saved;
+mod session;
+mod tokens;
+mod totp;
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::command::{Command, Flag, Role};
+use super::parse::Parsed;
+use super::term::{self, ASKED_WRONGLY, Failure, REFUSED};
+use crate::client::{Callable, Client, Server, Trouble, Trust};
+use crate::config;
+use crate::error::{Error, Kind};
+use crate::model::account::{AccountFilter, AccountId, AccountStatus, Username};
+use crate::secret::BearerToken;
+use crate::wire::ops::{self, Level};
+use saved::Saved;
+
+/// The role's table.
+pub static CTL: Role = Role {
+    name: "mciasctl",
+    word: "ctl",
+    about: "administration over REST",
+    common: &[
+        Flag::value("server", "URL", "the server; without it, MCIAS_SERVER"),
+        Flag::value("token", "T", "the token; better in MCIAS_TOKEN, or saved by 'login --save'"),
+        Flag::value("cacert", "FILE", "trust this CA alone; without it, MCIAS_CACERT, or the system's"),
+        Flag::value("timeout", "D", "how long each call may take; 30s without it"),
+        JSON,
+    ],
+    commands: COMMANDS,
+    example: "--server https://auth.example.com:8443 account list",
+    roles: &[],
+};
+
+const COMMANDS: &[Command] = &[
+    session::LOGIN,
+    session::LOGOUT,
+    session::RENEW,
+    session::WHOAMI,
+    session::HEALTH,
+    session::PUBKEY,
+    session::PASSWORD_CHANGE,
+    accounts::CREATE,
+    accounts::LIST,
+    accounts::GET,
+    accounts::UPDATE,
+    accounts::SUSPEND,
+    accounts::ACTIVATE,
+    accounts::DELETE,
+    accounts::SET_PASSWORD,
+    roles::LIST,
+    roles::GRANT,
+    roles::REVOKE,
+    roles::SET,
+    tokens::ISSUE,
+    tokens::EXCHANGE,
+    tokens::VALIDATE,
+    tokens::LIST,
+    tokens::REVOKE,
+    tokens::REVOKE_ALL,
+    totp::ENROLL,
+    totp::CONFIRM,
+    totp::REMOVE,
+    pgcreds::GET,
+    pgcreds::SET,
+    pgcreds::DELETE,
+    audit::LIST,
+];
+
+const JSON: Flag = Flag::switch("json", "print JSON");
+const ID: Flag = Flag::value("id", "A", "the account, by UUID or username").required();
+const ACCOUNT: Flag = Flag::value("account", "A", "the account, by UUID or username").required();
+const PASSWORD_STDIN: Flag = Flag::switch("password-stdin", "read the password from standard input, one line");
+
+/// How long a call may take unless `--timeout` says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Says on whose behalf a request comes.
+const AGENT: &str = concat!("mciasctl/", env!("CARGO_PKG_VERSION"));
+
+/// A command of these roles without flags of its own.
+const fn command(
+    name: &'static str,
+    about: &'static str,
+    example: &'static str,
+    run: fn(&Parsed) -> Result<(), Failure>,
+) -> Command {
+    Command { name, about, notes: &[], flags: &[], args: &[], example, run }
+}
+
+/// The server that a command is about, and the token it goes there with.
+struct Remote<'p> {
+    parsed: &'p Parsed,
+    server: Server,
+    client: Client,
+    token: Option<BearerToken>,
+    /// Whether the token came from the file of saved ones.
+    from_saved: bool,
+}
+
+impl<'p> Remote<'p> {
+    /// For a command that needs a token: the one of `--token`, else of `MCIAS_TOKEN`, else of `MCIAS_ADMIN_TOKEN`, else
+    /// the one that was saved for this server.
+    fn open(parsed: &'p Parsed) -> Result<Self, Failure> {
+        let mut remote = Self::open_without_token(parsed)?;
+        remote.token = match given_token(parsed)? {
+            Some(token) => Some(token),
+            None => {
+                remote.from_saved = true;
+                Saved::load()?.get(&remote.server)
+            }
+        };
+        if remote.token.is_none() {
+            let login = login(parsed);
+            let message = format!("there is no token for {}: '{login} --save' gets one and keeps it", remote.server);
+            return Err(Failure { code: REFUSED, message });
+        }
+        Ok(remote)
+    }
+
+    /// For a command that needs none.
+    fn open_without_token(parsed: &'p Parsed) -> Result<Self, Failure> {
+        let server = match parsed.text("server")? {
+            Some(url) => Server::parse_url(url).map_err(|why| parsed.usage(format!("--server: {why}")))?,
+            None => match variable("MCIAS_SERVER")? {
+                Some(url) => Server::parse_url(&url)
+                    .map_err(|why| Failure { code: ASKED_WRONGLY, message: format!("MCIAS_SERVER: {why}") })?,
+                None => return Err(parsed.usage("which server? --server URL or MCIAS_SERVER says").into()),
+            },
+        };
+        let timeout = match parsed.text("timeout")? {
+            Some(text) => config::parse_duration(text).map_err(|e| parsed.usage(format!("--timeout: {e}")))?,
+            None => TIMEOUT,
+        };
+        let trust = match (parsed.value("cacert"), std::env::var_os("MCIAS_CACERT").filter(|path| !path.is_empty())) {
+            (Some(path), _) => Trust::file(Path::new(path)).map_err(|why| Failure::new(format!("--cacert {why}")))?,
+            (None, Some(path)) => {
+                Trust::file(Path::new(&path)).map_err(|why| Failure::new(format!("MCIAS_CACERT {why}")))?
+            }
+            (None, None) => {
+                let variable = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty());
+                Trust::system(variable.map(Into::into)).map_err(Failure::new)?
+            }
+        };
+        let client = Client::new(server.clone(), &trust, AGENT, timeout)
+            .map_err(|e| Failure::new(format!("cannot get ready to connect: {e}")))?;
+        Ok(Self { parsed, server, client, token: None, from_saved: false })
+    }
+
+    /// Calls an operation, with the token unless it is for everybody.
+    fn call<O: Callable>(&mut self, input: &O::Input) -> Result<O::Output, Failure> {
+        self.try_call::<O>(input).map_err(|trouble| self.failure(trouble, O::DECL.level))
+    }
+
+    fn try_call<O: Callable>(&mut self, input: &O::Input) -> Result<O::Output, Trouble> {
+        let token = self.token.as_ref().filter(|_| O::DECL.level != Level::Public);
+        self.client.call::<O>(token, input)
+    }
+
+    /// What to say, and what to do next.
+    fn failure(&self, trouble: Trouble, level: Level) -> Failure {
+        let server = &self.server;
+        Failure::new(match trouble {
+            Trouble::Refused(error) => return self.refused(&error, level),
+            Trouble::NotTrusted(why) => {
+                format!("{server} isn't trusted: {why}; --cacert FILE (or MCIAS_CACERT) names the CA to trust")
+            }
+            Trouble::Unreachable(why) => format!("{server} can't be reached: {why}"),
+            Trouble::TooSlow(after) => {
+                format!("{server} gave no answer within {} s; --timeout allows for more", after.as_secs_f64())
+            }
+            Trouble::Garbled(why) => format!("{server} doesn't answer as MCIAS does: {why}; is --server right?"),
+        })
+    }
+
+    fn refused(&self, error: &Error, level: Level) -> Failure {
+        let login = login(self.parsed);
+        let message = match error.kind() {
+            Kind::Unauthorized if level == Level::Public => {
+                "the login was refused: the name, the password or the one-time code is wrong".to_owned()
+            }
+            Kind::Unauthorized => {
+                format!("the token is no longer good, or not for {}: '{login}' gets another", self.server)
+            }
+            Kind::RateLimited | Kind::Unavailable => match error.retry_after() {
+                Some(seconds) => format!("{}: try again in {seconds} s", error.client()),
+                None => error.client().to_owned(),
+            },
+            _ => error.client().to_owned(),
+        };
+        let code = Failure::from(Error::new(error.kind(), "")).code;
+        Failure { code, message }
+    }
+
+    /// The account that a flag names, by UUID or username.
+    fn account(&mut self, flag: &str) -> Result<AccountId, Failure> {
+        self.account_of_status(flag, None)
+    }
+
+    /// The same among the accounts of one status; without it, among those that aren't deleted.
+    fn account_of_status(&mut self, flag: &str, status: Option<AccountStatus>) -> Result<AccountId, Failure> {
+        let named = self.parsed.text(flag)?.unwrap_or_default().to_owned();
+        if let Some(id) = AccountId::parse(&named.to_ascii_lowercase()) {
+            return Ok(id);
+        }
+        let none = || Failure::new(format!("there is no account '{}'", term::escape(&named)));
+        let username = Username::parse(&named).map_err(|_| none())?;
+        let filter = AccountFilter { username: Some(username.clone()), status, ..AccountFilter::default() };
+        match self.try_call::<ops::ListAccounts>(&filter) {
+            Ok(found) => found.rows.first().map(|account| account.id).ok_or_else(none),
+            // Whoever is no admin may still mean themselves.
+            Err(Trouble::Refused(error)) if error.kind() == Kind::Forbidden => {
+                let me = self.call::<ops::WhoAmI>(&())?;
+                let is_me = me.account.username == username;
+                is_me.then_some(me.account.id).ok_or_else(|| self.refused(&error, Level::Admin))
+            }
+            Err(trouble) => Err(self.failure(trouble, Level::Admin)),
+        }
+    }
+
+    fn json(&self) -> bool {
+        self.parsed.switch(JSON.name)
+    }
+}
+
+/// The token that is given for this one command.
+fn given_token(parsed: &Parsed) -> Result<Option<BearerToken>, Failure> {
+    if let Some(token) = parsed.text("token")? {
+        term::err(&format!(
+            "{}: warning: --token shows in the list of processes; MCIAS_TOKEN doesn't\n",
+            parsed.role().name
+        ));
+        return Ok(Some(BearerToken::new(token.to_owned())));
+    }
+    for name in ["MCIAS_TOKEN", "MCIAS_ADMIN_TOKEN"] {
+        if let Some(token) = variable(name)? {
+            return Ok(Some(BearerToken::new(token.trim().to_owned())));
+        }
+    }
+    Ok(None)
+}
+
+/// What a variable holds; one that is empty counts as not set.
+fn variable(name: &str) -> Result<Option<String>, Failure> {
+    let value = std::env::var_os(name).filter(|value| !value.is_empty());
+    let text = value.map(|value| value.into_string().map_err(|_| Failure::new(format!("{name} isn't UTF-8"))));
+    text.transpose()
+}
+
+/// How to log in with this program.
+fn login(parsed: &Parsed) -> String {
+    format!("{} login", parsed.called_as())
+}

@@ -1,0 +1,80 @@
+//! The other end of the doors: one call for every operation, over REST. What is sent and what comes back are the types of
+//! the operations' declarations.
+
+mod rest;
+mod server;
+mod trust;
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+
+use crate::error::Error;
+use crate::secret::BearerToken;
+use crate::wire::answers::FromAnswer;
+use crate::wire::ops::Operation;
+use crate::wire::requests::ToRequest;
+
+pub use server::Server;
+pub use trust::Trust;
+
+/// An operation that a client can call.
+pub trait Callable: Operation<Input: ToRequest, Output: FromAnswer> {}
+
+impl<O: Operation<Input: ToRequest, Output: FromAnswer>> Callable for O {}
+
+/// Why a call came to nothing.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The server answered with an error: its kind, and its message as the client's.
+    Refused(Error),
+    /// There is no connection to be had.
+    Unreachable(String),
+    /// Somebody answers, but doesn't prove to be the server.
+    NotTrusted(String),
+    /// No answer within the time there was.
+    TooSlow(Duration),
+    /// What came isn't an answer of an MCIAS server.
+    Garbled(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => f.write_str(error.client()),
+            Self::Unreachable(why) | Self::NotTrusted(why) | Self::Garbled(why) => f.write_str(why),
+            Self::TooSlow(after) => write!(f, "no answer within {} s", after.as_secs_f64()),
+        }
+    }
+}
+
+/// A client of one server. It keeps its connection between calls.
+pub struct Client {
+    runtime: Runtime,
+    timeout: Duration,
+    rest: rest::Rest,
+}
+
+impl Client {
+    /// A client of `server`. `agent` is what it calls itself (RFC 9110, section 10.1.5); `timeout` is for each call.
+    ///
+    /// # Errors
+    /// Where the system has no randomness, or lets nothing wait.
+    pub fn new(server: Server, trust: &Trust, agent: &'static str, timeout: Duration) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let rest = rest::Rest::new(server, trust, agent).map_err(io::Error::other)?;
+        Ok(Self { runtime, timeout, rest })
+    }
+
+    /// Calls an operation, with a token where one is given.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub fn call<O: Callable>(&mut self, token: Option<&BearerToken>, input: &O::Input) -> Result<O::Output, Trouble> {
+        let Self { runtime, timeout, rest } = self;
+        let answer = async { tokio::time::timeout(*timeout, rest.call::<O>(token, input)).await };
+        runtime.block_on(answer).unwrap_or(Err(Trouble::TooSlow(*timeout)))
+    }
+}

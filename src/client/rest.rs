@@ -1,0 +1,254 @@
+//! The call over REST: HTTP/1.1 over TLS, on one connection that is kept.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LINK, RETRY_AFTER, USER_AGENT};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroize;
+
+use super::{Callable, Server, Trouble, Trust};
+use crate::error::{Error, Kind};
+use crate::secret::BearerToken;
+use crate::wire::answers::FromAnswer;
+use crate::wire::fault;
+use crate::wire::ops::Decl;
+use crate::wire::requests::{self, ToRequest};
+
+/// The longest answer that is read, in bytes: a page of a thousand events is under one megabyte.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// What stands for itself in a segment of a path or a parameter (RFC 3986, section 2.3).
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A server, and the connection to it.
+pub(super) struct Rest {
+    server: Server,
+    tls: Arc<ClientConfig>,
+    agent: &'static str,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Rest {
+    pub fn new(server: Server, trust: &Trust, agent: &'static str) -> Result<Self, rustls::Error> {
+        Ok(Self { server, tls: trust.config(b"http/1.1")?, agent, connection: None })
+    }
+
+    pub async fn call<O: Callable>(
+        &mut self,
+        token: Option<&BearerToken>,
+        input: &O::Input,
+    ) -> Result<O::Output, Trouble> {
+        let request = self.request(&O::DECL, token, input.to_request())?;
+        let response = self.send(request).await?;
+        let status = response.status().as_u16();
+        let (retry_after, next) = (number(response.headers(), RETRY_AFTER), next(response.headers()));
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|e| Trouble::Unreachable(format!("the answer broke off: {e}")))?.to_bytes();
+        let mut value: Value = match body.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_slice(&body).map_err(|_| garbled(status, "the answer isn't JSON"))?,
+        };
+        if status == O::DECL.status {
+            let read = O::Output::from_answer(&mut value, next);
+            wipe(&mut value);
+            return read.ok_or_else(|| garbled(status, "the answer has another shape than expected"));
+        }
+        Err(refusal(status, &value, retry_after))
+    }
+
+    fn request(
+        &self,
+        decl: &Decl,
+        token: Option<&BearerToken>,
+        request: requests::Request,
+    ) -> Result<Request<Full<Bytes>>, Trouble> {
+        let mut uri = format!("{}{}", self.server.base(), path(decl.path, &request.path));
+        for (n, (name, value)) in request.query.iter().enumerate() {
+            uri.push(if n == 0 { '?' } else { '&' });
+            uri.push_str(name);
+            uri.push('=');
+            uri.extend(utf8_percent_encode(value, ENCODED));
+        }
+        let mut built = Request::builder()
+            .method(decl.method.as_str())
+            .uri(uri)
+            .header(HOST, self.server.authority())
+            .header(USER_AGENT, self.agent);
+        if let Some(token) = token {
+            let value = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
+            let mut value =
+                value.map_err(|_| Trouble::Garbled("the token can't be one: it isn't plain text".into()))?;
+            value.set_sensitive(true);
+            built = built.header(AUTHORIZATION, value);
+        }
+        let body = match request.body {
+            Some(body) => {
+                built = built.header(CONTENT_TYPE, "application/json");
+                // Not copied: what is sent is wiped when it is dropped.
+                Bytes::from_owner(body)
+            }
+            None => Bytes::new(),
+        };
+        built.body(Full::new(body)).map_err(|e| Trouble::Garbled(format!("the request can't be written: {e}")))
+    }
+
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Trouble> {
+        let broke_off = |e: hyper::Error| Trouble::Unreachable(format!("the connection broke off: {e}"));
+        // A connection that the server has closed meanwhile is no trouble: nothing was sent on it yet.
+        if let Some(mut kept) = self.connection.take()
+            && kept.ready().await.is_ok()
+        {
+            let response = kept.send_request(request).await.map_err(broke_off)?;
+            self.connection = Some(kept);
+            return Ok(response);
+        }
+        let mut fresh = connect(&self.server, self.tls.clone()).await?;
+        let response = fresh.send_request(request).await.map_err(broke_off)?;
+        self.connection = Some(fresh);
+        Ok(response)
+    }
+}
+
+async fn connect(server: &Server, tls: Arc<ClientConfig>) -> Result<SendRequest<Full<Bytes>>, Trouble> {
+    let socket = TcpStream::connect((server.host(), server.port())).await;
+    let socket = socket.map_err(|e| Trouble::Unreachable(reason(&e)))?;
+    // Without it a request may wait for an acknowledgement; it can fail only if the server is gone.
+    let _ = socket.set_nodelay(true);
+    let name = ServerName::try_from(server.host().to_owned())
+        .map_err(|_| Trouble::Unreachable(format!("{} can't be a host's name", server.host())))?;
+    let stream = TlsConnector::from(tls).connect(name, socket).await.map_err(|e| hand_shake(&e))?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| Trouble::Unreachable(format!("the connection broke off: {e}")))?;
+    // Its end shows in what is sent on it.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// The system's words for it, without the number.
+fn reason(e: &io::Error) -> String {
+    let text = e.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+fn hand_shake(e: &io::Error) -> Trouble {
+    match e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(why)) => Trouble::NotTrusted(distrust(why)),
+        Some(error) => Trouble::Unreachable(format!("TLS failed: {error}")),
+        None => Trouble::Unreachable(format!("the TLS hand-shake broke off: {}", reason(e))),
+    }
+}
+
+fn distrust(why: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as Bad;
+    match why {
+        Bad::UnknownIssuer => "nobody who is trusted here vouches for its certificate".into(),
+        Bad::Expired | Bad::ExpiredContext { .. } => "its certificate has ended".into(),
+        Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+            "its certificate isn't valid yet; is the clock right?".into()
+        }
+        Bad::NotValidForName | Bad::NotValidForNameContext { .. } => "its certificate is for other names".into(),
+        other => format!("its certificate can't be believed: {other}"),
+    }
+}
+
+/// The path with its variable segments filled in.
+fn path(template: &str, segments: &[String]) -> String {
+    let mut segments = segments.iter();
+    let mut out = String::new();
+    for part in template.split('/').skip(1) {
+        out.push('/');
+        match part.starts_with('{') {
+            true => out.extend(utf8_percent_encode(segments.next().map_or("", String::as_str), ENCODED)),
+            false => out.push_str(part),
+        }
+    }
+    out
+}
+
+fn number(headers: &HeaderMap, name: hyper::header::HeaderName) -> Option<u32> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// The cursor in the `Link` to the next page.
+fn next(headers: &HeaderMap) -> Option<String> {
+    let link = headers.get(LINK)?.to_str().ok()?;
+    let (target, _) = link.strip_prefix('<')?.split_once(">; rel=\"next\"")?;
+    let (_, query) = target.split_once('?')?;
+    query.split('&').find_map(|pair| pair.strip_prefix("cursor=")).map(str::to_owned)
+}
+
+fn refusal(status: u16, body: &Value, retry_after: Option<u32>) -> Trouble {
+    let (Some(code), Some(message)) = (body["code"].as_str(), body["error"].as_str()) else {
+        return garbled(status, "the answer isn't one of MCIAS");
+    };
+    let kind = fault::from_http(status, Some(code));
+    let error = Error::new(kind, message.to_owned());
+    Trouble::Refused(match retry_after.filter(|_| matches!(kind, Kind::RateLimited | Kind::Unavailable)) {
+        Some(seconds) => error.after(seconds),
+        None => error,
+    })
+}
+
+fn garbled(status: u16, what: &str) -> Trouble {
+    Trouble::Garbled(format!("{what} (HTTP status {status})"))
+}
+
+/// Wipes what strings are left in an answer.
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(members) => members.values_mut().for_each(wipe),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_filled_in_and_encoded() {
+        assert_eq!(path("/v1/health", &[]), "/v1/health");
+        assert_eq!(
+            path("/v1/accounts/{id}/roles/{role}", &["a/b".into(), "x:y".into()]),
+            "/v1/accounts/a%2Fb/roles/x%3Ay"
+        );
+        assert_eq!(path("/.well-known/jwks.json", &[]), "/.well-known/jwks.json");
+    }
+
+    #[test]
+    fn the_next_page_is_read_from_the_link() {
+        let read = |link: &str| next(&HeaderMap::from_iter([(LINK, link.parse().unwrap())]));
+        assert_eq!(read("</v1/audit?limit=5&cursor=abc-_1>; rel=\"next\"").as_deref(), Some("abc-_1"));
+        for none in ["</v1/audit?limit=5>; rel=\"next\"", "</v1/audit?cursor=a>; rel=\"prev\"", "", "x"] {
+            assert_eq!(read(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn errors_are_read_back_by_the_table() {
+        for row in fault::TABLE {
+            let body = serde_json::json!({"error": "no", "code": row.code});
+            let Trouble::Refused(error) = refusal(row.http, &body, Some(7)) else { panic!("{row:?}") };
+            assert_eq!(fault::of(error.kind()).code, row.code);
+            assert_eq!(error.client(), "no");
+            let waits = matches!(error.kind(), Kind::RateLimited | Kind::Unavailable);
+            assert_eq!(error.retry_after(), waits.then_some(7));
+        }
+        assert!(matches!(refusal(502, &serde_json::json!({"message": "bad gateway"}), None), Trouble::Garbled(_)));
+    }
+}
