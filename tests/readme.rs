@@ -11,22 +11,17 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+#[path = "support/readme.rs"]
+mod readme;
 #[path = "support/shown.rs"]
 mod shown;
 #[path = "../src/testing.rs"]
 mod testing;
 
+use readme::blocks;
 use shown::matches;
 
 const README: &str = include_str!("../README.md");
-
-/// A shell block that is marked, and what README.md says it prints.
-#[derive(Debug, PartialEq)]
-struct Block {
-    name: String,
-    lines: Vec<String>,
-    prints: Vec<String>,
-}
 
 #[test]
 fn a_newcomer_can_paste_it_line_by_line() {
@@ -150,35 +145,4 @@ fn in_folder(program: &str, folder: &Path) -> Command {
         command.env_remove(variable);
     }
     command
-}
-
-/// The blocks that are marked, in order.
-fn blocks(text: &str) -> Vec<Block> {
-    let mut blocks: Vec<Block> = Vec::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        let mark = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"));
-        let Some(mark) = mark else { continue };
-        let fence = lines.next().unwrap_or_default();
-        assert!(fence.starts_with("```"), "no block follows {line}");
-        let body: Vec<_> = lines.by_ref().take_while(|line| *line != "```").map(str::to_owned).collect();
-        match mark.strip_prefix("test: ") {
-            Some(name) => {
-                assert_eq!(fence, "```sh", "{line}");
-                blocks.push(Block { name: name.to_owned(), lines: body, prints: vec![] });
-            }
-            None => {
-                assert_eq!(mark, "prints");
-                blocks.last_mut().unwrap().prints = body;
-            }
-        }
-    }
-    blocks
-}
-
-#[test]
-fn blocks_are_read_and_held_against_what_is_shown() {
-    let text = "# T\n<!-- test: a -->\n```sh\none\ntwo\n```\ntext\n<!-- prints -->\n```\nx\n```\n```sh\nnot run\n```\n";
-    let block = Block { name: "a".into(), lines: vec!["one".into(), "two".into()], prints: vec!["x".into()] };
-    assert_eq!(blocks(text), [block]);
 }
