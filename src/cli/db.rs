@@ -3,6 +3,7 @@
 
 mod accounts;
 mod audit;
+mod backup;
 mod keys;
 mod newfile;
 mod pgcreds;
@@ -59,6 +60,8 @@ pub static ROLE: Role = Role {
         keys::ROTATE,
         keys::REVOKE,
         keys::REKEY,
+        backup::BACKUP,
+        backup::VERIFY,
         CLOCK_ACCEPT,
     ],
     example: "mciasdb --config /etc/mcias/mcias.conf account list",

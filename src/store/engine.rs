@@ -104,6 +104,18 @@ pub(super) fn connect_unchanging(path: &Path) -> Result<Connection> {
     connection.map_err(|e| judge(e).1)
 }
 
+/// Opens a connection to a file that nobody else knows of yet and that is thrown away if anything goes wrong.
+pub(super) fn connect_private(path: &Path) -> Result<Connection> {
+    let open = || {
+        let connection = open_file(path, Opening::ReadWrite)?;
+        connection.pragma_update_and_check(None, "journal_mode", "memory", |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", "off")?;
+        connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
+        Ok(connection)
+    };
+    open().map_err(|e: rusqlite::Error| judge(e).1)
+}
+
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opening {

@@ -7,7 +7,9 @@
 
 mod accounts;
 mod audit;
+mod backup;
 mod chain;
+mod check;
 mod engine;
 pub mod files;
 mod keys;
@@ -32,7 +34,9 @@ use crate::model::audit::Occasion;
 
 pub use accounts::{LoginRow, NewAccountRow, TotpRow};
 pub use audit::chained;
+pub use backup::{SealRow, read_sealed, seal_content, seal_file};
 pub use chain::{CheckpointRow, LogRow};
+pub use check::Standing;
 pub use engine::schema_version;
 pub use keys::{KeyPurpose, KeyRow};
 pub use lock::ServerLock;

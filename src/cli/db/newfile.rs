@@ -58,6 +58,11 @@ impl NewFile {
         locked && file.metadata().map(inode).ok() == self.partial.symlink_metadata().map(inode).ok()
     }
 
+    /// Where it is for now: for what writes it by name. It is empty, and ours alone to read.
+    pub fn partial(&self) -> &Path {
+        &self.partial
+    }
+
     /// Adds a line.
     ///
     /// # Errors
@@ -158,7 +163,7 @@ mod tests {
         }
         let under_way = NewFile::begin(&path, dir.path()).unwrap();
         NewFile::begin(&path, dir.path()).unwrap().put().unwrap();
-        assert!(under_way.partial.exists(), "what is under way stays");
+        assert!(under_way.partial().exists(), "what is under way stays");
         drop(under_way);
         let names: std::collections::BTreeSet<_> =
             fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
