@@ -8,6 +8,7 @@ mod keys;
 mod newfile;
 mod pgcreds;
 mod progress;
+mod restore;
 mod schema;
 mod tokens;
 
@@ -61,6 +62,7 @@ pub static ROLE: Role = Role {
         keys::REVOKE,
         keys::REKEY,
         backup::BACKUP,
+        restore::RESTORE,
         backup::VERIFY,
         CLOCK_ACCEPT,
     ],

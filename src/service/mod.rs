@@ -12,6 +12,7 @@ pub mod keys;
 mod living;
 pub mod policy;
 pub mod rekey;
+pub mod restore;
 pub mod roles;
 pub mod rotation;
 pub mod session;

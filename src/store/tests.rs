@@ -17,6 +17,7 @@ fn no_statement_scans_a_large_table_unless_it_lists() {
         audit::STATEMENTS,
         chain::STATEMENTS,
         check::STATEMENTS,
+        epoch::STATEMENTS,
         keys::STATEMENTS,
         reseal::STATEMENTS,
         sealed::STATEMENTS,
