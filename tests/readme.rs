@@ -18,7 +18,7 @@ mod shown;
 #[path = "../src/testing.rs"]
 mod testing;
 
-use readme::blocks;
+use readme::{Block, blocks};
 use shown::matches;
 
 const README: &str = include_str!("../README.md");

@@ -3,10 +3,12 @@
 
 mod accounts;
 mod audit;
+mod backup;
 mod keys;
 mod newfile;
 mod pgcreds;
 mod progress;
+mod restore;
 mod schema;
 mod tokens;
 
@@ -59,6 +61,9 @@ pub static ROLE: Role = Role {
         keys::ROTATE,
         keys::REVOKE,
         keys::REKEY,
+        backup::BACKUP,
+        restore::RESTORE,
+        backup::VERIFY,
         CLOCK_ACCEPT,
     ],
     example: "--config /etc/mcias/mcias.conf account list",

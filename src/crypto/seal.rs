@@ -132,11 +132,39 @@ impl DataKeys {
         KeyBytes::new(mac.finalize().into_bytes().into())
     }
 
+    /// Begins an HMAC-SHA-256 (RFC 2104) under the key that [`DataKeys::derive`] gives for `purpose`.
+    pub fn mac(&self, purpose: &str) -> ContentMac {
+        // An HMAC takes a key of any length.
+        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(self.derive(purpose).expose()).expect("any length will do");
+        ContentMac(mac)
+    }
+
     fn key(&self, id: u32) -> Option<&KeyBytes> {
         if id == self.current_id {
             return Some(&self.current);
         }
         self.others.iter().find(|(other, _)| *other == id).map(|(_, key)| key)
+    }
+}
+
+/// An HMAC over what comes in pieces: for what is too large to be in memory at once. Where one piece ends and the next
+/// begins makes no difference to it.
+pub struct ContentMac(Hmac<Sha256>);
+
+impl ContentMac {
+    /// Takes the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The 32 bytes over all that came.
+    pub fn finish(self) -> [u8; 32] {
+        self.0.finalize().into_bytes().into()
+    }
+
+    /// Whether they are these; compared in constant time.
+    pub fn is(self, expected: &[u8; 32]) -> bool {
+        self.0.verify_slice(expected).is_ok()
     }
 }
 
@@ -334,5 +362,21 @@ mod tests {
         let expected = Sha256::digest([pad(0x5c).as_slice(), &inner].concat());
         assert_eq!(keys().derive("backup").expose(), expected.as_slice());
         assert!(!keys().derive("backup").same_as(&keys().derive("decoy")));
+    }
+
+    #[test]
+    fn a_mac_over_pieces_is_hmac_sha_256_under_the_derived_key() {
+        let mac = |pieces: &[&[u8]]| {
+            let mut mac = keys().mac("backup");
+            pieces.iter().for_each(|piece| mac.update(piece));
+            mac
+        };
+        let mut plain = <Hmac<Sha256> as KeyInit>::new_from_slice(keys().derive("backup").expose()).unwrap();
+        plain.update(b"all of it");
+        let expected: [u8; 32] = plain.finalize().into_bytes().into();
+        assert_eq!(mac(&[b"all", b" of", b"", b" it"]).finish(), expected);
+        assert!(mac(&[b"all of it"]).is(&expected));
+        assert!(!mac(&[b"all of It"]).is(&expected));
+        assert!(!keys().mac("other").is(&expected));
     }
 }

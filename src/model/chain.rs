@@ -75,6 +75,16 @@ impl Link {
         serde_json::to_string(&self.members).unwrap_or_default()
     }
 
+    /// The UUID of whom it was done to.
+    pub fn target(&self) -> Option<&str> {
+        self.members.get("target")?.get("id")?.as_str()
+    }
+
+    /// A member of its type's own.
+    pub fn detail(&self, name: &str) -> Option<&Value> {
+        self.members.get("details")?.get(name)
+    }
+
     /// Its line in an export: the same and `hash`, without a line end.
     pub fn line(&self) -> String {
         let mut members = self.members.clone();
@@ -248,6 +258,8 @@ mod tests {
             hash: link.hash,
         };
         assert_eq!(link.canonical(), canonical(&event));
+        assert_eq!((link.target(), link.detail("role")), (Some(UUID), Some(&json!("a\u{8}\"é"))));
+        assert_eq!(link.detail("kid"), None);
     }
 
     #[test]

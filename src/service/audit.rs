@@ -4,6 +4,7 @@
 mod chain;
 mod export;
 mod file;
+mod history;
 mod reader;
 mod verify;
 
@@ -17,6 +18,7 @@ use crate::store::{KeyPurpose, Tx};
 
 pub use export::{Draft, Out, export, replace_archived, write_archive};
 pub use file::{FileReport, read_keys, verify_file};
+pub use history::{Comparison, compare_accounts};
 pub use verify::{Report, public_keys, verify_log};
 
 /// `GET /v1/audit`: newest first.

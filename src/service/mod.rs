@@ -4,6 +4,7 @@
 pub mod access;
 pub mod accounts;
 pub mod audit;
+pub mod backup;
 mod check;
 pub mod credentials;
 mod issue;
@@ -11,12 +12,14 @@ pub mod keys;
 mod living;
 pub mod policy;
 pub mod rekey;
+pub mod restore;
 pub mod roles;
 pub mod rotation;
 pub mod session;
 pub mod state;
 mod strangers;
 pub mod tokens;
+pub mod verify;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -54,7 +57,7 @@ pub struct Service {
 
 /// What a write may use besides its transaction: rules and keys, no I/O, no clock, no randomness.
 pub struct Core {
-    policy: Policy,
+    policy: Arc<Policy>,
     /// Replaced as a whole when the database has got another data key.
     data_keys: RwLock<Arc<DataKeys>>,
     /// Opened signing keys by `kid`. What was opened stays right: a `kid` is a hash of its key.
@@ -82,6 +85,28 @@ impl Service {
     /// read or written.
     pub fn open(store: Store, master: &keys::MasterSecret, policy: Policy, clock: Clock, via: Via) -> Result<Self> {
         let (master, data_keys) = keys::unlock(&store, master)?;
+        Self::with_keys(store, master, data_keys, Arc::new(policy), clock, via)
+    }
+
+    /// The same house on another database that has the same master key, such as a copy of this one.
+    ///
+    /// # Errors
+    /// `Conflict` where the master key doesn't open it; trouble with the file.
+    fn on(&self, store: Store) -> Result<Self> {
+        let wrapped = store.read(|view| view.data_keys())?;
+        let data_keys = keys::unwrap_all(&self.master, &wrapped)
+            .ok_or_else(|| Error::conflict("the master key was changed meanwhile; try again"))?;
+        Self::with_keys(store, self.master.clone(), data_keys, self.core.policy.clone(), self.clock.clone(), self.via)
+    }
+
+    fn with_keys(
+        store: Store,
+        master: KeyBytes,
+        data_keys: DataKeys,
+        policy: Arc<Policy>,
+        clock: Clock,
+        via: Via,
+    ) -> Result<Self> {
         let slots = Slots::new(policy.hashing_slots);
         let params_in_use = RwLock::new(policy::ParamsInUse::only(policy.argon2));
         let core = Arc::new(Core { policy, data_keys: RwLock::new(Arc::new(data_keys)), opened: Mutex::default() });

@@ -1,15 +1,18 @@
-//! SQLite itself: opening a file the way it has to be open, migrating it, and judging its errors.
+//! SQLite itself: opening a file the way it has to be open, copying and migrating it, and judging its errors.
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::audit::{append, newest_time};
-use super::schema;
+use super::files::{beside, folder_of, settle};
+use super::{lock, schema};
 use crate::error::{Error, Result};
 use crate::model::audit::{EventType, NewEvent, Occasion};
 use crate::model::time::Millis;
@@ -49,18 +52,17 @@ pub(super) fn judge(error: rusqlite::Error) -> (Option<Fault>, Error) {
 }
 
 /// An error while opening, for the operator.
-fn cannot_open(path: &Path, why: impl std::fmt::Display) -> Error {
+pub(super) fn cannot_open(path: &Path, why: impl std::fmt::Display) -> Error {
     Error::internal(format!("cannot open the database {}: {why}", path.display()))
 }
 
-/// Makes an empty file, readable by nobody else whatever the umask, if there is none. SQLite gives the WAL and the
-/// shared-memory file the same owner and mode.
+/// Makes an empty file, owned as its folder is and readable by nobody else whatever the umask, if there is none. SQLite
+/// gives the WAL and the shared-memory file the same owner and mode.
 pub(super) fn create_file(path: &Path) -> Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(file) => file
-            .set_permissions(std::fs::Permissions::from_mode(0o600))
-            .and_then(|()| file.sync_all())
-            .map_err(|e| cannot_open(path, e)),
+        Ok(file) => {
+            settle(&file, folder_of(path), 0o600).and_then(|()| file.sync_all()).map_err(|e| cannot_open(path, e))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(e) => Err(cannot_open(path, e)),
     }
@@ -69,11 +71,7 @@ pub(super) fn create_file(path: &Path) -> Result<()> {
 /// Opens the writing connection: WAL, `synchronous=FULL`, foreign keys, `secure_delete`, a bounded WAL.
 pub(super) fn connect(path: &Path) -> Result<Connection> {
     let open = || {
-        let connection = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE,
-        )?;
-        prepare(&connection)?;
+        let connection = open_file(path, Opening::ReadWrite)?;
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| {
             let mode: String = row.get(0)?;
             if mode.eq_ignore_ascii_case("wal") { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
@@ -91,16 +89,70 @@ pub(super) fn connect(path: &Path) -> Result<Connection> {
 /// Opens a connection that only reads.
 pub(super) fn connect_reader(path: &Path) -> Result<Connection> {
     let open = || {
-        let connection = Connection::open_with_flags(
-            path,
-            // Not READ_ONLY: the last connection to close checkpoints the WAL and removes it, and has to be able to.
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE,
-        )?;
-        prepare(&connection)?;
+        // Not READ_ONLY: the last connection to close checkpoints the WAL and removes it, and has to be able to.
+        let connection = open_file(path, Opening::ReadWrite)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
     };
     open().map_err(|e: rusqlite::Error| judge(e).1)
+}
+
+/// Opens a connection that only reads, to a file that nobody changes.
+pub(super) fn connect_unchanging(path: &Path) -> Result<Connection> {
+    let connection = open_file(path, Opening::Unchanging)
+        .and_then(|connection| connection.pragma_update(None, "query_only", true).map(|()| connection));
+    connection.map_err(|e| judge(e).1)
+}
+
+/// Opens a connection to a file that nobody else knows of yet and that is thrown away if anything goes wrong.
+pub(super) fn connect_private(path: &Path) -> Result<Connection> {
+    let open = || {
+        let connection = open_file(path, Opening::ReadWrite)?;
+        connection.pragma_update_and_check(None, "journal_mode", "memory", |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", "off")?;
+        connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
+        Ok(connection)
+    };
+    open().map_err(|e: rusqlite::Error| judge(e).1)
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// As a database that others have open as well. A file that can't be written is opened for reading.
+    ReadWrite,
+    /// As a file that nobody changes: without locks, and without looking for a file beside it or making one, so that it
+    /// works on a medium that can't be written.
+    Unchanging,
+}
+
+/// Opens a file, with what every connection has in common.
+pub(super) fn open_file(path: &Path, how: Opening) -> rusqlite::Result<Connection> {
+    let (query, access) = match how {
+        Opening::ReadWrite => ("", OpenFlags::SQLITE_OPEN_READ_WRITE),
+        Opening::Unchanging => ("?mode=ro&immutable=1", OpenFlags::SQLITE_OPEN_READ_ONLY),
+    };
+    let flags = OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let connection = Connection::open_with_flags(uri(path, query), access | flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    Ok(connection)
+}
+
+/// Copies what is in the database at this moment, and nothing that was deleted, into the empty file `to`, which is
+/// not yet on the disk afterwards. Not for a connection that was told to read only.
+pub(super) fn copy_into(connection: &Connection, to: &Path) -> rusqlite::Result<()> {
+    connection.execute("VACUUM INTO ?1", [uri(to, "")]).map(drop)
+}
+
+/// The path as SQLite takes it also where it isn't UTF-8; for every connection is opened with
+/// `SQLITE_OPEN_URI`.
+fn uri(path: &Path, query: &str) -> String {
+    // The separators as well: two of them at the beginning would be a host's.
+    format!("file:{}{query}", percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC))
 }
 
 /// Checkpoints the write-ahead log and truncates it; `false` where a reader or writer is in the way.
@@ -109,16 +161,6 @@ pub(super) fn empty_log(path: &Path) -> Result<bool> {
     let busy: i64 =
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(|e| judge(e).1)?;
     Ok(busy == 0)
-}
-
-/// What every connection has in common.
-fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    connection.pragma_update(None, "cell_size_check", true)?;
-    connection.set_prepared_statement_cache_capacity(128);
-    Ok(())
 }
 
 /// The schema version of an open database.
@@ -134,12 +176,9 @@ pub fn schema_version(path: &Path) -> Result<i64> {
     if !path.exists() {
         return Err(Error::internal(format!("there is no database at {}", path.display())));
     }
+    let _open = lock::Open::take(path)?;
     let open = || {
-        let connection = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE,
-        )?;
-        prepare(&connection)?;
+        let connection = open_file(path, Opening::ReadWrite)?;
         schema::version_of(&connection)
     };
     open().map_err(|e| cannot_open(path, e))
@@ -193,17 +232,12 @@ fn apply(connection: &mut Connection, to: i64, migration: &str, occasion: Occasi
 
 /// Copies the database beside itself before it is migrated; an older copy of that name is replaced whole.
 fn copy_before(connection: &Connection, path: &Path, target: i64) -> Result<()> {
-    let named = |suffix: &str| -> PathBuf {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".before-v{target}{suffix}"));
-        name.into()
-    };
-    let (partial, copy) = (named(".partial"), named(""));
+    let copy = beside(path, &format!(".before-v{target}"));
+    let partial = beside(&copy, ".partial");
     let failed = |why: String| Error::internal(format!("cannot copy the database to {}: {why}", copy.display()));
     let _ = std::fs::remove_file(&partial); // left by a copy that was interrupted, or not there
     create_file(&partial)?;
-    let name = partial.to_str().ok_or_else(|| failed("the path is not UTF-8".into()))?;
-    connection.execute("VACUUM INTO ?1", [name]).map_err(|e| failed(e.to_string()))?;
+    copy_into(connection, &partial).map_err(|e| failed(e.to_string()))?;
     OpenOptions::new()
         .write(true)
         .open(&partial)
@@ -214,6 +248,8 @@ fn copy_before(connection: &Connection, path: &Path, target: i64) -> Result<()> 
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::model::audit::Via;
 

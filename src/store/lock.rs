@@ -1,12 +1,19 @@
-//! One server a database: a lock file held for the life of the process.
+//! Who may do what with a database at the same time. One server a database: a lock file held for the life of the
+//! process. And nobody puts another file in a database's place while somebody has it open: a lock on its folder.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
+use super::files::{beside, folder_of, settle};
 use crate::error::{Error, Result};
+
+/// How long the other kind of lock on the folder is waited for; as SQLite waits for its own.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The exclusive lock on `<database>.lock`; let go when dropped, or by the kernel when the process dies.
 pub struct ServerLock {
@@ -19,9 +26,9 @@ impl ServerLock {
     /// # Errors
     /// `Internal` naming the file, where another server holds it or it can't be made.
     pub fn take(database: &Path) -> Result<Self> {
-        let mut name = database.as_os_str().to_owned();
-        name.push(".lock");
-        let path = PathBuf::from(name);
+        let path = beside(database, ".lock");
+        let cannot = |e: std::io::Error| Error::internal(format!("cannot open the lock file {}: {e}", path.display()));
+        let new = !path.exists();
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -29,14 +36,79 @@ impl ServerLock {
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .map_err(|e| Error::internal(format!("cannot open the lock file {}: {e}", path.display())))?;
+            .map_err(cannot)?;
+        if new {
+            // Made by root for a server that isn't: it has to be able to open it.
+            settle(&file, folder_of(database), 0o600).map_err(cannot)?;
+        }
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::internal(format!(
+            Err(Errno::WOULDBLOCK) => Err(Error::internal(format!(
                 "another server is running on this database (it holds {})",
                 path.display()
             ))),
             Err(e) => Err(Error::internal(format!("cannot lock {}: {e}", path.display()))),
+        }
+    }
+}
+
+/// Says, for as long as it is held, that a database is open. It is a shared lock on the folder: that is there before the
+/// database and while another file takes its place, and can be locked on a read-only file system, too.
+pub(super) struct Open {
+    _folder: Option<File>,
+}
+
+impl Open {
+    /// Waits for somebody who is [`Alone`] to be done.
+    ///
+    /// # Errors
+    /// `Unavailable` where that takes more than 5 s. A folder that knows no locks has none.
+    pub fn take(database: &Path) -> Result<Self> {
+        match lock_folder(database, FlockOperation::NonBlockingLockShared, PATIENCE) {
+            Err(Errno::WOULDBLOCK) => Err(Error::unavailable("the database is busy", 5)
+                .because("another process is putting a backup in the database's place")),
+            folder => Ok(Self { _folder: folder.ok() }),
+        }
+    }
+}
+
+/// Says, for as long as it is held, that nobody of us has the database open.
+pub(super) struct Alone {
+    _folder: File,
+}
+
+impl Alone {
+    /// Waits up to 5 s for whoever has it open.
+    ///
+    /// # Errors
+    /// `Conflict` where somebody has it open; `Internal` where the folder can't be locked.
+    pub fn take(database: &Path) -> Result<Self> {
+        Self::within(PATIENCE, database)
+    }
+
+    /// The same, with another time to wait.
+    pub fn within(patience: Duration, database: &Path) -> Result<Self> {
+        match lock_folder(database, FlockOperation::NonBlockingLockExclusive, patience) {
+            Ok(folder) => Ok(Self { _folder: folder }),
+            Err(Errno::WOULDBLOCK) => {
+                Err(Error::conflict("another process has the database, or one in the same folder, open"))
+            }
+            Err(e) => Err(Error::internal(format!("cannot lock the folder of {}: {e}", database.display()))),
+        }
+    }
+}
+
+fn lock_folder(database: &Path, how: FlockOperation, patience: Duration) -> std::result::Result<File, Errno> {
+    // Of the file itself, where a link leads to it.
+    let real = fs::canonicalize(database);
+    let folder = folder_of(real.as_deref().unwrap_or(database));
+    let folder = File::open(folder).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    let begun = Instant::now();
+    loop {
+        match flock(&folder, how) {
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < patience => std::thread::sleep(Duration::from_millis(20)),
+            Err(Errno::INTR) => {}
+            done => return done.map(|()| folder),
         }
     }
 }
@@ -53,5 +125,19 @@ mod tests {
         assert!(ServerLock::take(&database).is_err());
         drop(first);
         assert!(ServerLock::take(&database).is_ok());
+    }
+
+    #[test]
+    fn many_have_it_open_or_one_is_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("t.db");
+        let many = [Open::take(&database).unwrap(), Open::take(&database).unwrap()];
+        assert!(Alone::within(Duration::ZERO, &database).is_err());
+        drop(many);
+        let alone = Alone::within(Duration::ZERO, &database).unwrap();
+        assert!(Alone::within(Duration::ZERO, &database).is_err());
+        let waits = std::thread::spawn(move || Open::take(&database).map(drop));
+        drop(alone);
+        waits.join().unwrap().unwrap();
     }
 }

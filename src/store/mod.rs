@@ -7,10 +7,15 @@
 
 mod accounts;
 mod audit;
+mod backup;
 mod chain;
+mod check;
 mod engine;
+mod epoch;
+pub mod files;
 mod keys;
 mod lock;
+mod replace;
 mod reseal;
 mod schema;
 mod sealed;
@@ -31,10 +36,13 @@ use crate::model::audit::Occasion;
 
 pub use accounts::{LoginRow, NewAccountRow, TotpRow};
 pub use audit::chained;
+pub use backup::{SealRow, read_sealed, seal_content, seal_file};
 pub use chain::{CheckpointRow, LogRow};
+pub use check::Standing;
 pub use engine::schema_version;
 pub use keys::{KeyPurpose, KeyRow};
 pub use lock::ServerLock;
+pub use replace::{clear_leftovers, replace};
 pub use reseal::{SealedColumn, SealedValue};
 pub use schema::LATEST as LATEST_SCHEMA;
 pub use sealed::PgRow;
@@ -45,9 +53,23 @@ use engine::Fault;
 /// An open database: one writer thread, and a connection for every thread that reads.
 pub struct Store {
     path: PathBuf,
-    writer: writer::Writer,
+    /// None for a file that is only read.
+    writer: Option<writer::Writer>,
     readers: Vec<Mutex<Option<Connection>>>,
     condition: Arc<AtomicU8>,
+    /// Let go last, when no connection is left.
+    _held: Held,
+}
+
+/// What keeps others from doing what they mustn't while the database is open.
+#[allow(dead_code, reason = "they are held, not looked at")]
+enum Held {
+    /// Nothing: a file that nobody changes.
+    Nothing,
+    /// Nobody puts another file in the database's place.
+    Open(lock::Open),
+    /// Nobody of us opens it.
+    Alone(lock::Alone),
 }
 
 /// What the last trouble with the file means for the next write.
@@ -97,9 +119,10 @@ impl Store {
     /// this program.
     pub fn open_and_migrate(path: &Path, occasion: Occasion) -> Result<Self> {
         engine::create_file(path)?;
+        let open = lock::Open::take(path)?;
         let mut connection = engine::connect(path)?;
         engine::migrate(&mut connection, path, occasion, schema::MIGRATIONS)?;
-        Self::with_writer(path, connection)
+        Self::with_writer(path, connection, open)
     }
 
     /// Opens the database at `path`, which has to have the schema of this program.
@@ -110,23 +133,71 @@ impl Store {
         if !path.exists() {
             return Err(Error::internal(format!("there is no database at {}", path.display())));
         }
+        let open = lock::Open::take(path)?;
         let connection = engine::connect(path)?;
         let version = engine::version(&connection)?;
         if version != schema::LATEST {
             return Err(engine::wrong_version(version));
         }
-        Self::with_writer(path, connection)
+        Self::with_writer(path, connection, open)
     }
 
-    fn with_writer(path: &Path, connection: Connection) -> Result<Self> {
-        let condition = Arc::new(AtomicU8::new(Condition::Good as u8));
+    /// The same for reading, also where the disk is full or can't be written: what SQLite can't open then is read as it
+    /// stands, if nobody of us has it open and everything is in the file itself.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_to_read(path: &Path) -> Result<Self> {
+        let error = match Self::open(path) {
+            Err(error) if path.exists() => error,
+            done => return done,
+        };
+        let Ok(alone) = lock::Alone::take(path) else { return Err(error) };
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let is_all = |name: &str| files::beside(&real, name).metadata().map_or(true, |file| file.len() == 0);
+        if !is_all("-wal") || !is_all("-journal") {
+            return Err(error);
+        }
+        match Self::unchanging(path, Held::Alone(alone)) {
+            Ok(store) if store.schema_version()? == schema::LATEST => Ok(store),
+            _ => Err(error),
+        }
+    }
+
+    /// Opens a file that nobody changes, for reading only, whatever its schema version: a backup. It needs no right to
+    /// write, and leaves the file and its folder as they are.
+    ///
+    /// # Errors
+    /// `Internal` where the file can't be opened or is no database.
+    pub fn open_unchanging(path: &Path) -> Result<Self> {
+        Self::unchanging(path, Held::Nothing)
+    }
+
+    fn unchanging(path: &Path, held: Held) -> Result<Self> {
+        let is_file = path.metadata().map_err(|e| engine::cannot_open(path, e))?.is_file();
+        if !is_file {
+            return Err(engine::cannot_open(path, "it is no file"));
+        }
+        let store = Self::without_writer(path, held);
+        store.schema_version().map_err(|e| engine::cannot_open(path, e))?;
+        Ok(store)
+    }
+
+    fn with_writer(path: &Path, connection: Connection, open: lock::Open) -> Result<Self> {
+        let mut store = Self::without_writer(path, Held::Open(open));
+        store.writer = Some(writer::Writer::start(connection, store.condition.clone())?);
+        Ok(store)
+    }
+
+    fn without_writer(path: &Path, held: Held) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self {
+        Self {
             path: path.to_owned(),
-            writer: writer::Writer::start(connection, condition.clone())?,
+            writer: None,
             readers: (0..cores * 2 + 4).map(|_| Mutex::new(None)).collect(),
-            condition,
-        })
+            condition: Arc::new(AtomicU8::new(Condition::Good as u8)),
+            _held: held,
+        }
     }
 
     /// Where the database is.
@@ -173,10 +244,19 @@ impl Store {
     /// # Errors
     /// The closure's own; `Unavailable` where the disk is full or the file is locked for longer than 5 s.
     pub fn write<T: Send + 'static>(&self, work: impl FnMut(&Tx<'_>) -> Result<T> + Send + 'static) -> Result<T> {
-        match self.condition().refusal() {
-            Some(refusal) => Err(refusal),
-            None => self.writer.write(work),
+        match (self.condition().refusal(), &self.writer) {
+            (Some(refusal), _) => Err(refusal),
+            (None, Some(writer)) => writer.write(work),
+            (None, None) => Err(read_only("the database is opened for reading only")),
         }
+    }
+
+    /// The schema version that the database says it has; 0 for an empty file.
+    ///
+    /// # Errors
+    /// Trouble with the file.
+    pub fn schema_version(&self) -> Result<i64> {
+        self.read(|view| engine::version(view.connection))
     }
 
     /// Brings the write-ahead log into the database and cuts it to nothing; `false` where a reader is in the way.
@@ -204,6 +284,7 @@ impl Store {
         let mut slot = free.unwrap_or_else(|| self.readers[own].lock().unwrap_or_else(PoisonError::into_inner));
         let connection = match slot.take() {
             Some(connection) => connection,
+            None if self.writer.is_none() => engine::connect_unchanging(&self.path)?,
             None => engine::connect_reader(&self.path)?,
         };
         // A closure that panics takes the connection with it, and one with a transaction left open isn't put back: the

@@ -16,6 +16,8 @@ fn no_statement_scans_a_large_table_unless_it_lists() {
         accounts::STATEMENTS,
         audit::STATEMENTS,
         chain::STATEMENTS,
+        check::STATEMENTS,
+        epoch::STATEMENTS,
         keys::STATEMENTS,
         reseal::STATEMENTS,
         sealed::STATEMENTS,

@@ -48,12 +48,8 @@ fn mark_of(line: &str) -> Option<&str> {
 fn blocks_are_read_and_held_against_what_is_shown() {
     let text = "# T\n<!-- test: a -->\n```sh\none\ntwo\n```\ntext\n<!-- prints -->\n```\nx\n```\n```sh\nnot run\n```\n\
         <!-- test: b -->\n<!-- types: a b -->\n```sh\nthree\n```\n";
-    let one = Block {
-        name: "a".into(),
-        lines: vec!["one".into(), "two".into()],
-        types: None,
-        prints: vec!["x".into()],
-    };
+    let one =
+        Block { name: "a".into(), lines: vec!["one".into(), "two".into()], types: None, prints: vec!["x".into()] };
     let other = Block { name: "b".into(), lines: vec!["three".into()], types: Some("a b".into()), prints: vec![] };
     assert_eq!(blocks(text), [one, other]);
 }

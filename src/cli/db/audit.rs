@@ -180,7 +180,7 @@ fn verify(parsed: &Parsed) -> Result<(), Failure> {
     term::out(&text)
 }
 
-fn count(number: u64, what: &str) -> String {
+pub(super) fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 

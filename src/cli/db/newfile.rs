@@ -1,19 +1,22 @@
 //! A file that wasn't there before and is there whole or not at all: written under a temporary name, on the disk before
 //! it has its own, private, and owned as the database's folder is.
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
+use rustix::fs::{FlockOperation, flock};
 
 use crate::cli::term::Failure;
 use crate::random;
+use crate::store::files::{beside, folder_of, rename_new, settle, sync_folder};
 
-/// A file under way. Dropped before [`NewFile::put`], it is gone.
+/// What the name of a file under way ends with, after eight hexadecimal digits.
+const PARTIAL: &str = ".partial";
+
+/// A file under way, locked for as long as it is. Dropped before [`NewFile::put`], it is gone; where the process was
+/// killed it stays, until the next run that makes a file of the same name.
 pub(super) struct NewFile {
     path: PathBuf,
     partial: PathBuf,
@@ -31,26 +34,33 @@ impl NewFile {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(at(path, &e)),
         }
-        // A name of its own: two at once mustn't write into one file.
-        let mut partial = OsString::from(path);
-        partial.push(format!(".{:08x}.partial", u32::from_be_bytes(random::bytes()?)));
-        let partial = PathBuf::from(partial);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
-        let file = file.map_err(|e| at(&partial, &e))?;
-        let begun = Self { path: path.to_owned(), partial, file: BufWriter::with_capacity(1 << 16, file) };
-        begun.settle(folder).map_err(|e| at(path, &e))?;
+        sweep(path);
+        let begun = loop {
+            // A name of its own: two at once mustn't write into one file.
+            let partial = beside(path, &format!(".{:08x}{PARTIAL}", u32::from_be_bytes(random::bytes()?)));
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
+            let file = file.map_err(|e| at(&partial, &e))?;
+            let begun = Self { path: path.to_owned(), partial, file: BufWriter::with_capacity(1 << 16, file) };
+            if begun.is_ours() {
+                break begun;
+            }
+        };
+        settle(begun.file.get_ref(), folder, 0o600).map_err(|e| at(path, &e))?;
         Ok(begun)
     }
 
-    /// The owner and mode, whatever the umask and the folder say.
-    fn settle(&self, folder: &Path) -> io::Result<()> {
-        let (file, folder) = (self.file.get_ref(), fs::metadata(folder)?);
-        let own = file.metadata()?;
-        // Nobody else may give files away.
-        if rustix::process::geteuid().is_root() && (own.uid(), own.gid()) != (folder.uid(), folder.gid()) {
-            fchown(file, Some(folder.uid()), Some(folder.gid()))?;
-        }
-        file.set_permissions(Permissions::from_mode(0o600))
+    /// Locks it. `false` where somebody has swept it away between its making and its locking.
+    fn is_ours(&self) -> bool {
+        let file = self.file.get_ref();
+        // A file system without such locks keeps what a killed process left.
+        let locked = flock(file, FlockOperation::NonBlockingLockExclusive) != Err(rustix::io::Errno::WOULDBLOCK);
+        let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        locked && file.metadata().map(inode).ok() == self.partial.symlink_metadata().map(inode).ok()
+    }
+
+    /// Where it is for now: for what writes it by name. It is empty, and ours alone to read.
+    pub fn partial(&self) -> &Path {
+        &self.partial
     }
 
     /// Adds a line.
@@ -68,16 +78,12 @@ impl NewFile {
     /// Something is there by now; it can't be written.
     pub fn put(mut self) -> Result<(), Failure> {
         self.file.flush().and_then(|()| self.file.get_ref().sync_all()).map_err(|e| at(&self.path, &e))?;
-        match renameat_with(CWD, &self.partial, CWD, &self.path, RenameFlags::NOREPLACE) {
-            // A file system that can't refuse by itself.
-            Err(Errno::INVAL | Errno::NOSYS) if self.path.symlink_metadata().is_err() => {
-                fs::rename(&self.partial, &self.path).map_err(|e| at(&self.path, &e))?;
-            }
-            Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS) => return Err(there(&self.path)),
-            done => done.map_err(|e| at(&self.path, &e.into()))?,
-        }
-        let folder = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| at(folder, &e))
+        rename_new(&self.partial, &self.path).map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => there(&self.path),
+            _ => at(&self.path, &e),
+        })?;
+        let folder = folder_of(&self.path);
+        sync_folder(folder).map_err(|e| at(folder, &e))
     }
 }
 
@@ -85,6 +91,26 @@ impl Drop for NewFile {
     fn drop(&mut self) {
         // Gone already once it is in its place.
         let _ = fs::remove_file(&self.partial);
+    }
+}
+
+/// Removes what a process that was killed left of a file of this name. What is locked is still under way.
+fn sweep(path: &Path) {
+    let Some(name) = path.file_name() else { return };
+    for entry in fs::read_dir(folder_of(path)).into_iter().flatten().flatten() {
+        let other = entry.file_name();
+        let rest = other.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
+        let digits = rest.and_then(|rest| rest.strip_prefix(b".")?.strip_suffix(PARTIAL.as_bytes()));
+        let is_partial = digits.is_some_and(|digits| digits.len() == 8 && digits.iter().all(u8::is_ascii_hexdigit));
+        if !is_partial || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        if let Ok(file) = File::open(entry.path())
+            && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            // What can't be removed stays, by a name that tells.
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -125,6 +151,23 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
         assert!(NewFile::begin(&link, dir.path()).is_err(), "a link is something that is there");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_swept_away_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let stays = ["out", "out.partial", "out.0123456.partial", "out.0123456x.partial", "other.01234567.partial"];
+        for name in stays.iter().skip(1).chain(&["out.01234567.partial"]) {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let under_way = NewFile::begin(&path, dir.path()).unwrap();
+        NewFile::begin(&path, dir.path()).unwrap().put().unwrap();
+        assert!(under_way.partial().exists(), "what is under way stays");
+        drop(under_way);
+        let names: std::collections::BTreeSet<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        assert_eq!(names, stays.map(str::to_owned).into());
     }
 
     #[test]

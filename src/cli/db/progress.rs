@@ -32,6 +32,29 @@ impl Progress {
     }
 }
 
+/// Work that is done in parts, one after another.
+#[derive(Default)]
+pub(super) struct Parts(Option<Progress>);
+
+impl Parts {
+    /// So much is done of the part `what`, of so much.
+    pub fn tell(&mut self, what: &'static str, done: u64, total: u64) {
+        if self.0.as_ref().is_none_or(|part| part.what != what) {
+            // The one before is cleared first.
+            self.0 = None;
+            self.0 = Some(Progress::of(what));
+        }
+        if let Some(part) = &mut self.0 {
+            part.tell(done, total);
+        }
+    }
+
+    /// Whether anybody sees it.
+    pub fn is_seen() -> bool {
+        io::stderr().is_terminal()
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.shown {

@@ -35,7 +35,8 @@ impl From<String> for Stop {
 /// A walk over the log as it is when the walk begins.
 pub(super) struct Reader<'s> {
     store: &'s Store,
-    first: Option<i64>,
+    /// The number of the first event that is there.
+    pub first: Option<i64>,
     /// What stands for archived rows.
     pub anchor: Option<Checkpoint>,
     /// The number of the newest event.
