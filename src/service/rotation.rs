@@ -32,7 +32,8 @@ pub fn list(service: &Service, _: &Admin) -> Result<Vec<KeyRow>> {
 pub fn rotate(service: &Service, call: &Call, proof: &Admin, soak: i64) -> Result<String> {
     let occasion = service.occasion(call);
     let now = occasion.time.timestamp();
-    let signs_from = now.plus(soak);
+    // Whole seconds, of which the present one is partly over.
+    let signs_from = now.plus(soak).plus(i64::from(soak > 0));
     let (seed, nonce) = (random::key()?, nonce()?);
     let policy = service.policy();
     let longest = policy.default_expiry.max(policy.admin_expiry).max(policy.service_expiry);

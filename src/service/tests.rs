@@ -467,6 +467,87 @@ fn a_key_that_another_process_made_is_found() {
     assert!(is_good(&f.service, &issued.token));
 }
 
+/// A person's session; a token for MCIAS itself that was got with it; one for another service that was got with that.
+/// Each under a key of its own, whose `kid`s come with them.
+fn three_generations(f: &Fixture) -> [(IssuedToken, String); 3] {
+    let admin = Admin::maintenance(&f.service);
+    let signing = || f.one::<String>("SELECT kid FROM signing_keys WHERE purpose = 'token' ORDER BY id DESC LIMIT 1");
+    let exchange = |token: &BearerToken, audience: &str| {
+        rotation::rotate(&f.service, &CALL, &admin, 0).unwrap();
+        let input = ExchangeToken { audience: Audience::parse(audience).unwrap() };
+        session::exchange(&f.service, &CALL, &session_of(&f.service, token), input).unwrap()
+    };
+    let session = (f.login("alice").unwrap(), signing());
+    let own = (exchange(&session.0.token, policy().issuer.as_str()), signing());
+    let files = (exchange(&own.0.token, "files"), signing());
+    [session, own, files]
+}
+
+#[test]
+fn a_revoked_key_takes_along_what_was_got_with_its_tokens() {
+    for revoked in 0..3 {
+        let f = Fixture::new();
+        f.human("alice");
+        let tokens = three_generations(&f);
+        let live = f.login("alice").unwrap();
+        let admin = Admin::maintenance(&f.service);
+        rotation::revoke(&f.service, &CALL, &admin, &tokens[revoked].1).unwrap();
+        let good: Vec<_> = tokens.iter().map(|(issued, _)| is_good(&f.service, &issued.token)).collect();
+        let expected: Vec<_> = (0..3).map(|n| n < revoked).collect();
+        assert_eq!(good, expected, "the key of number {revoked} was revoked");
+        assert_eq!(is_good(&f.service, &live.token), revoked < 2, "of another session, under the newest key");
+    }
+}
+
+#[test]
+fn a_revoked_key_counts_at_once_and_its_tokens_are_marked_also_by_a_second_try() {
+    let f = Fixture::new();
+    f.human("alice");
+    let [(session, kid), (own, _), (files, _)] = three_generations(&f);
+    // So far has a revocation come that was killed.
+    f.sql(&format!("UPDATE signing_keys SET revoked_at = {NOW} WHERE kid = '{kid}'"));
+    assert!(!is_good(&f.service, &session.token) && !is_good(&f.service, &own.token));
+    let count = rotation::revoke(&f.service, &CALL, &Admin::maintenance(&f.service), &kid).unwrap();
+    assert_eq!(count, 3);
+    assert!(!is_good(&f.service, &files.token));
+}
+
+#[test]
+fn a_soak_is_no_shorter_than_was_asked() {
+    let f = Fixture::new();
+    let signing = || keys::public_key(&f.service, &CALL, ()).unwrap().kid;
+    for ms in [0, 1, 500, 999] {
+        let begun = (NOW + 10 * (ms + 1)) * 1000 + ms;
+        f.clock.store(begun, Ordering::SeqCst);
+        let former = signing();
+        let kid = rotation::rotate(&f.service, &CALL, &Admin::maintenance(&f.service), 2).unwrap();
+        f.clock.store(begun + 1999, Ordering::SeqCst);
+        assert_eq!(signing(), former);
+        f.clock.store(begun + 3000, Ordering::SeqCst);
+        assert_eq!(signing(), kid);
+    }
+}
+
+#[test]
+fn a_write_that_waited_while_the_key_was_replaced_finds_one_that_signs() {
+    let f = Fixture::new();
+    f.human("alice");
+    let kids = || f.one::<i64>("SELECT count(*) FROM signing_keys");
+    let before = kids();
+    // The time that a write goes by is read before its turn comes: it may be one before the only key there is now.
+    for seconds in [1, 5, 240] {
+        f.clock.fetch_add(1_000_000, Ordering::SeqCst);
+        let signing = keys::public_key(&f.service, &CALL, ()).unwrap().kid;
+        rotation::revoke(&f.service, &CALL, &Admin::maintenance(&f.service), &signing).unwrap();
+        f.clock.fetch_sub(seconds * 1000, Ordering::SeqCst);
+        assert!(f.login("alice").is_ok(), "{seconds} s before it");
+        assert_ne!(keys::public_key(&f.service, &CALL, ()).unwrap().kid, signing);
+        f.service.ensure_signing_keys().unwrap();
+        f.clock.fetch_add(seconds * 1000, Ordering::SeqCst);
+    }
+    assert_eq!(kids(), before + 3, "each revocation made one, and a clock that is a little behind none");
+}
+
 #[test]
 fn tokens_end_to_the_second() {
     let f = Fixture::new();

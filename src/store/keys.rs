@@ -62,6 +62,8 @@ statements! {
     AT Walk = concat!(columns!(), "WHERE purpose = ?1 AND revoked_at IS NULL AND signs_from <= ?2
         AND (retired_at IS NULL OR retired_at > ?2) AND (verify_until IS NULL OR verify_until > ?2)
         ORDER BY signs_from DESC, id DESC LIMIT 1");
+    NEXT Walk = concat!(columns!(), "WHERE purpose = ?1 AND revoked_at IS NULL AND signs_from > ?2
+        AND (retired_at IS NULL OR retired_at > ?2) ORDER BY signs_from, id LIMIT 1");
     SOAKING Walk = "SELECT kid FROM signing_keys
         WHERE purpose = ?1 AND revoked_at IS NULL AND signs_from > ?2 ORDER BY id LIMIT 1";
     LAST_EXPIRY Search = "SELECT max(expires_at) FROM token_revocation";
@@ -92,6 +94,16 @@ impl View<'_> {
     /// The key that signs at `now`: of several, the one that began last.
     pub fn signing_key_at(&self, purpose: KeyPurpose, now: Timestamp) -> Result<Option<KeyRow>> {
         self.row(AT, (purpose.as_str(), now), key)
+    }
+
+    /// The key that signs, for one who goes by `now`: in force then, or else the first that comes after. There may be
+    /// none in force where a key was replaced at once while a write was waiting with its time, or where the clock was
+    /// put back a little.
+    pub fn signing_key_for(&self, purpose: KeyPurpose, now: Timestamp) -> Result<Option<KeyRow>> {
+        match self.signing_key_at(purpose, now)? {
+            None => self.row(NEXT, (purpose.as_str(), now), key),
+            found => Ok(found),
+        }
     }
 
     /// A key that is published and doesn't sign yet.

@@ -70,13 +70,14 @@ statements! {
             token_revocation.kid, token_revocation.audience, token_revocation.parent_jti,
             token_revocation.issued_at, token_revocation.expires_at,
             token_revocation.revoked_at IS NOT NULL OR parent.revoked_at IS NOT NULL,
-            signing_keys.revoked_at IS NOT NULL, signing_keys.verify_until,
+            signing_keys.revoked_at IS NOT NULL OR parent_key.revoked_at IS NOT NULL, signing_keys.verify_until,
             min(coalesce(token_revocation.dies_at, parent.dies_at), coalesce(parent.dies_at, token_revocation.dies_at)),
             token_revocation.digest
         FROM token_revocation
         JOIN accounts ON accounts.id = token_revocation.account_id
         JOIN signing_keys ON signing_keys.kid = token_revocation.kid
         LEFT JOIN token_revocation AS parent ON parent.jti = token_revocation.parent_jti
+        LEFT JOIN signing_keys AS parent_key ON parent_key.kid = parent.kid
         WHERE token_revocation.jti = ?1";
     INSERT Search = "INSERT INTO token_revocation
         (jti, account_id, kid, audience, parent_jti, issued_at, expires_at, auth_time, digest, dies_at)
@@ -97,8 +98,12 @@ statements! {
         ON CONFLICT (account_id, audience) DO UPDATE SET jti = excluded.jti";
     FORGET_SYSTEM_TOKENS Search = "DELETE FROM system_tokens
         WHERE account_id = (SELECT id FROM accounts WHERE uuid = ?1)";
-    REVOKE_BY_KEY Search = "UPDATE token_revocation SET revoked_at = ?4, revoke_reason = 'key_revoked'
-        WHERE id > ?1 AND id <= ?2 AND kid = ?3 AND revoked_at IS NULL AND expires_at > ?4";
+    REVOKE_BY_KEY Search = "WITH RECURSIVE gone (jti) AS (
+            SELECT jti FROM token_revocation WHERE id > ?1 AND id <= ?2 AND kid = ?3 AND expires_at > ?4
+            UNION SELECT token_revocation.jti FROM gone JOIN token_revocation ON token_revocation.parent_jti = gone.jti)
+        UPDATE token_revocation
+        SET revoked_at = ?4, revoke_reason = CASE kid WHEN ?3 THEN 'key_revoked' ELSE 'parent_revoked' END
+        WHERE jti IN (SELECT jti FROM gone) AND revoked_at IS NULL AND expires_at > ?4";
     LAST_ID Search = "SELECT max(id) FROM token_revocation";
     PRUNE Search = "DELETE FROM token_revocation WHERE id IN (
         SELECT id FROM token_revocation WHERE expires_at <= ?1 ORDER BY expires_at, id DESC LIMIT ?2)";
@@ -227,7 +232,8 @@ impl Tx<'_> {
         self.run(PRUNE, (before, limit)).map(|count| count as u64)
     }
 
-    /// Marks the live tokens of a revoked key, of those after the place `after` up to `to`; gives how many.
+    /// Marks the live tokens of a revoked key, of those after the place `after` up to `to`, and all that were got with
+    /// them, under whatever key; gives how many.
     pub fn revoke_tokens_of_key(&self, kid: &str, after: i64, to: i64, now: Timestamp) -> Result<u64> {
         self.run(REVOKE_BY_KEY, (after, to, kid, now)).map(|count| count as u64)
     }

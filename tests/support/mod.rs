@@ -26,6 +26,7 @@ mod forge;
 mod http2;
 mod instance;
 mod log;
+mod maintenance;
 mod server;
 
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub use connection::{Connection, RawAnswer, trusting, trusting_by, trusting_with
 pub use forge::{Forge, b64, claims_of, claims_text, parts_of, unb64};
 pub use instance::{Instance, MCIAS, Refusal, tree};
 pub use log::Log;
+pub use maintenance::fed;
 pub use server::Server;
 
 /// How long anything may take before it counts as hung.
