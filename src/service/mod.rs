@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod audit;
 mod check;
 pub mod credentials;
+mod hashed;
 mod issue;
 pub mod keys;
 mod living;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::access::Admin;
 use super::credentials::{pending_place, pg_place};
+use super::hashed::password_place;
 use super::keys::{MasterSecret, new_master, private_key_place};
-use super::session::{password_place, totp_place};
+use super::session::totp_place;
 use super::{Call, Core, Service, nonce};
 use crate::crypto::seal::{self, Place};
 use crate::error::{Error, Result};

@@ -15,7 +15,7 @@ use crate::crypto::password::{self, Params};
 use crate::crypto::totp;
 use crate::error::Kind;
 use crate::model::account::{Account, AccountType, NewAccount, RoleName, Username};
-use crate::model::credential::TotpCode;
+use crate::model::credential::{ChangePassword, EnrollTotp, SetPassword, TotpCode};
 use crate::model::token::{Audience, ExchangeToken, IssuedToken, Login, ValidateToken, Validation};
 use crate::secret::{BearerToken, KeyBytes, Password};
 
@@ -212,7 +212,7 @@ fn a_password_changed_while_it_was_hashed_logs_nobody_in() {
     let phc = f.service.slots.run(|memory| {
         password::hash(memory, &Password::new("another password altogether".into()), policy().argon2, [3; 16]).unwrap()
     });
-    let sealed = f.service.core.seal(&session::password_place(alice.id), [9; 12], &phc);
+    let sealed = f.service.core.seal(&hashed::password_place(alice.id), [9; 12], &phc);
     let set = format!(
         "UPDATE accounts SET password_enc = x'{}', password_nonce = x'{}'",
         hex(&sealed.ciphertext),
@@ -221,6 +221,56 @@ fn a_password_changed_while_it_was_hashed_logs_nobody_in() {
     refused(f.paused(|service| login(service, "alice", PASSWORD, None), || f.sql(&set)), Kind::Unauthorized);
     assert_eq!(f.last_event().1, r#"{"reason":"bad_password"}"#);
     assert!(login(&f.service, "alice", "another password altogether", None).is_ok());
+}
+
+/// Another data key, as `mciasdb rekey --new-data-key` makes it.
+fn change_data_key(f: &Fixture) {
+    let admin = Admin::maintenance(&f.service);
+    let master = MasterSecret::KeyFile(KeyBytes::new([1; 32]));
+    rekey::begin_data_key(&f.service, &admin).unwrap();
+    rekey::reseal(&f.service, &admin, &mut |_| {}).unwrap();
+    assert!(rekey::finish_data_key(&f.service, &CALL, &admin, &master).unwrap());
+}
+
+#[test]
+fn a_password_that_is_sealed_again_while_it_is_hashed_is_still_right() {
+    let f = Fixture::new();
+    f.human("alice");
+    let issued = f.paused(|service| login(service, "alice", PASSWORD, None), || change_data_key(&f)).unwrap();
+    let change = |service: &Service| {
+        let input = ChangePassword {
+            current: Password::new(PASSWORD.into()),
+            new: Password::new("quite another passphrase".into()),
+            totp_code: None,
+        };
+        credentials::change_password(service, &CALL, &person(service, &issued.token), input)
+    };
+    f.paused(change, || change_data_key(&f)).unwrap();
+    assert!(login(&f.service, "alice", "quite another passphrase", None).is_ok());
+}
+
+#[test]
+fn what_is_hashed_while_the_data_key_is_changed_is_sealed_under_the_new_one() {
+    let f = Fixture::with(Policy { argon2: Params { time: 2, ..policy().argon2 }, ..policy() });
+    let nothing_is_lost = || {
+        let current = f.service.core.data_keys().current_id();
+        assert_eq!(f.service.store.read(|view| view.count_sealed_under_others(current)).unwrap(), 0);
+    };
+    let alice = f.paused(|_| f.human("alice"), || change_data_key(&f));
+    nothing_is_lost();
+    let set = |service: &Service| {
+        let input = SetPassword { account: alice.id, new: Password::new("quite another passphrase".into()) };
+        credentials::set_password(service, &CALL, &Admin::maintenance(service), input)
+    };
+    f.paused(set, || change_data_key(&f)).unwrap();
+    nothing_is_lost();
+    let issued = login(&f.service, "alice", "quite another passphrase", None).unwrap();
+    let enroll = |service: &Service| {
+        let input = EnrollTotp { password: Password::new("quite another passphrase".into()), totp_code: None };
+        credentials::enroll_totp(service, &CALL, &person(service, &issued.token), input)
+    };
+    f.paused(enroll, || change_data_key(&f)).unwrap();
+    nothing_is_lost();
 }
 
 #[test]
