@@ -28,6 +28,7 @@ mod instance;
 mod log;
 mod maintenance;
 mod server;
+mod terminal;
 
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub use instance::{Instance, MCIAS, Refusal, tree};
 pub use log::Log;
 pub use maintenance::fed;
 pub use server::Server;
+pub use terminal::Terminal;
 
 /// How long anything may take before it counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(60);
