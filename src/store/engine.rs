@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use super::audit::{append, newest_time};
 use super::schema;
@@ -82,10 +83,20 @@ pub(super) fn connect(path: &Path) -> Result<Connection> {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
         connection.pragma_update_and_check(None, "journal_size_limit", 4 << 20, |_| Ok(()))?;
+        // The writer does it, and sees how it goes.
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
         connection.pragma_update(None, "temp_store", "memory")?;
         Ok(connection)
     };
-    open().map_err(|e: rusqlite::Error| cannot_open(path, e))
+    open().map_err(|e: rusqlite::Error| {
+        let read_only = statvfs(path).is_ok_and(|disk| disk.f_flag.contains(StatVfsMountFlags::RDONLY));
+        match e.sqlite_error_code() {
+            Some(ErrorCode::CannotOpen) if read_only => {
+                cannot_open(path, format!("{e}: its disk is read-only, and SQLite has to make files beside it"))
+            }
+            _ => cannot_open(path, e),
+        }
+    })
 }
 
 /// Opens a connection that only reads.
@@ -162,7 +173,10 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path, occasion: Occasi
     if found > target {
         return Err(wrong_version(found));
     }
-    if found > 0 && found < target {
+    if found == target {
+        return Ok(());
+    }
+    if found > 0 {
         copy_before(connection, path, target)?;
     }
     for (index, migration) in migrations.iter().enumerate() {

@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
@@ -22,17 +23,17 @@ impl ServerLock {
         let mut name = database.as_os_str().to_owned();
         name.push(".lock");
         let path = PathBuf::from(name);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = opened
+            .or_else(|e| match Errno::from_io_error(&e) {
+                // A file that is there can be locked on a read-only disk as well.
+                Some(Errno::ROFS) => File::open(&path),
+                _ => Err(e),
+            })
             .map_err(|e| Error::internal(format!("cannot open the lock file {}: {e}", path.display())))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::internal(format!(
+            Err(Errno::WOULDBLOCK) => Err(Error::internal(format!(
                 "another server is running on this database (it holds {})",
                 path.display()
             ))),
