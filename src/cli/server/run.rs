@@ -31,7 +31,7 @@ use crate::net::notify::Notifier;
 use crate::net::tls;
 use crate::rest::Rest;
 use crate::service::{Policy, Readiness, Service};
-use crate::store::{ServerLock, Store};
+use crate::store::{Condition, ServerLock, Store};
 
 /// File descriptors that aren't connections: listeners, the database, its readers, the log.
 const OTHER_FILES: u64 = 64;
@@ -39,6 +39,8 @@ const OTHER_FILES: u64 = 64;
 const KNOWN_LOGINS: u32 = 1000;
 /// How often the clock is looked at.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(5);
+/// How often it is said that the database takes no writes.
+const COMPLAIN: Duration = Duration::from_secs(60);
 /// How often the certificate files are looked at.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
 /// How often a checkpoint is signed, and the parameters of stored hashes are counted.
@@ -185,6 +187,7 @@ async fn serve(
         listening(address)?;
     }
 
+    let mut complaint = Complaint::default();
     let mut clock_tick = every(LOOK_AT_CLOCK);
     let mut certificate_tick = every(LOOK_AT_CERTIFICATE);
     let mut hourly_tick = every(HOURLY);
@@ -198,6 +201,7 @@ async fn serve(
                 if look_at_clock(&house.service) && !started {
                     started = begin(&house.service);
                 }
+                complaint.look_at(&house.service);
             }
             _ = certificate_tick.tick() => {
                 certificates.look(false);
@@ -293,6 +297,30 @@ fn look_at_clock(service: &Service) -> bool {
         info!("the database takes writes again");
     }
     service.readiness() == Readiness::Ready
+}
+
+/// What is said while the database takes no writes: at once, and then once a minute.
+#[derive(Default)]
+struct Complaint {
+    last: Option<Instant>,
+}
+
+impl Complaint {
+    fn look_at(&mut self, service: &Service) {
+        let why = match service.store().condition() {
+            Condition::Good => {
+                self.last = None;
+                return;
+            }
+            Condition::Full => "its disk is full or read-only",
+            Condition::Failed => "after an I/O error it is not trusted before a restart",
+            Condition::Newer => "its schema is newer than this program",
+        };
+        if self.last.is_none_or(|last| last.elapsed() >= COMPLAIN) {
+            error!("the database takes no writes: {why}; checks are answered");
+            self.last = Some(Instant::now());
+        }
+    }
 }
 
 /// Signs the audit log's head, and logs the signature: whoever collects the log holds an anchor.
