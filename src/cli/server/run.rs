@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use super::certificates::Watched;
+use super::pace::Pace;
 use crate::cli::VERSION;
 use crate::cli::secrets;
 use crate::cli::term::Failure;
@@ -188,6 +189,7 @@ async fn serve(
     }
 
     let mut complaint = Complaint::default();
+    let mut pace = Pace::new(Clock::System.now(), Instant::now());
     let mut clock_tick = every(LOOK_AT_CLOCK);
     let mut certificate_tick = every(LOOK_AT_CERTIFICATE);
     let mut hourly_tick = every(HOURLY);
@@ -202,13 +204,16 @@ async fn serve(
                     started = begin(&house.service);
                 }
                 complaint.look_at(&house.service);
+                pace.look(Clock::System.now(), Instant::now());
             }
             _ = certificate_tick.tick() => {
                 certificates.look(false);
                 certificates.warn_of_end(Clock::System.now());
             }
             _ = hourly_tick.tick() => {
-                on_a_thread(house, hourly);
+                pace.look(Clock::System.now(), Instant::now());
+                let may_prune = pace.steady_for(Instant::now()) >= HOURLY;
+                on_a_thread(house, move |service| hourly(service, may_prune));
                 count(house);
             }
             _ = watchdog_tick.tick() => {
@@ -263,10 +268,14 @@ fn begin(service: &Service) -> bool {
 }
 
 /// What is done every hour, and so never in the first of a run: a checkpoint, and the rows of tokens that expired more
-/// than a week ago go. Not while the clock is behind.
-fn hourly(service: &Service) -> crate::error::Result<()> {
+/// than a week ago go. Not while the clock is behind; and what is removed only where it hasn't jumped for an hour.
+fn hourly(service: &Service, may_prune: bool) -> crate::error::Result<()> {
     service.admit()?;
     sign_checkpoint(service)?;
+    if !may_prune {
+        warn!("the clock has jumped: nothing is pruned before it has been steady for an hour");
+        return Ok(());
+    }
     let pruned = service.prune_expired(KEEP_EXPIRED)?;
     if pruned > 0 {
         info!(pruned, "removed the rows of expired tokens");
