@@ -155,6 +155,7 @@ fn after_an_io_error_only_a_restart_trusts_the_file() {
     let mut server = Server::start();
     let admin = server.admin();
     let alice = server.human("alice");
+    let mark = server.log().mark();
     // A file may not grow beyond where the log is now: the write fails with EFBIG, which is no full disk.
     let limit = fs::metadata(server.path("mcias.db-wal")).map_or(4096, |log| log.len());
     let pid = server.pid().as_raw_nonzero().to_string();
@@ -168,7 +169,7 @@ fn after_an_io_error_only_a_restart_trusts_the_file() {
     assert!(alice.is_good(), "checks go on");
     let unlimited = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:"]).status();
     assert!(unlimited.is_ok_and(|status| status.success()));
-    std::thread::sleep(std::time::Duration::from_secs(6));
+    server.log().wait_since(mark, &["ERROR", "takes no writes", "not trusted before a restart"]);
     server.client().get("/v1/ready").expect(503, "unavailable");
     server.restart();
     server.client().get("/v1/ready").ok(200);
@@ -194,6 +195,28 @@ fn a_disk_that_says_it_is_full_clears_by_itself() {
     assert!(!alice.is_good());
     server.stop();
     server.is_sound();
+}
+
+#[test]
+fn what_mciasdb_cannot_write_or_read_it_says() {
+    let Some((instance, disk)) = on_a_failing_disk("what_mciasdb_cannot_write_or_read_it_says") else { return };
+    let create = ["account", "create", "--username", "one", "--type", "system"];
+    instance.db(&["account", "list"]);
+    let events = instance.events().len();
+    disk.fails(Fault::no_space());
+    instance.db_fails(1, &create, &["full"]);
+    instance.db(&["account", "list"]);
+    for work in [Work::Write, Work::Sync] {
+        disk.fails(Fault::io(work, "-wal"));
+        instance.db_fails(1, &create, &["I/O"]);
+    }
+    disk.fails(Fault::io(Work::Read, "mcias.db"));
+    instance.db_fails(1, &["account", "list"], &["I/O"]);
+    instance.refuses().says(1, &["cannot open the database", "I/O"]);
+    assert!(disk.works() > 0);
+    assert_eq!(instance.query::<String>("SELECT username FROM accounts", []), ["admin"], "nothing by halves");
+    assert_eq!(instance.is_sound().len(), events);
+    instance.db(&create);
 }
 
 #[test]

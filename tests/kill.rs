@@ -2,7 +2,7 @@
 //! the database opens with exactly one master key, holds everything that was ever acknowledged, and its audit log
 //! verifies; and the command, given again, comes to its end. A further command is a further row of [`CASES`].
 //!
-//! `MCIAS_KILLS=500` for so many kills altogether; 36 without it.
+//! `MCIAS_KILLS=500` for so many kills altogether; 18 without it.
 
 mod support;
 
@@ -200,6 +200,51 @@ fn migrate_killed_at_any_moment_leaves_all_of_it_or_nothing() {
     moments.tell("schema migrate", done as usize);
 }
 
+#[test]
+fn rekey_killed_beside_a_running_server_bothers_nobody() {
+    let model = model();
+    let instance = Instance::new();
+    put_back(&model.files, instance.folder());
+    let server = instance.start();
+    let ann = server.client().with_token(&model.tokens[0]);
+    assert!(ann.is_good());
+    // To and fro: what is the new key in one turn is the old one in the next.
+    let turn = |n: usize| {
+        if n.is_multiple_of(2) { (Key::First, Key::File, "new.key") } else { (Key::File, Key::First, "master.key") }
+    };
+    let mut turns = 0;
+    let mut moments = Moments::measured(|| {
+        let (old, _, file) = turn(turns);
+        run(&server, old, &["rekey", "--new-keyfile", file]);
+        turns += 1;
+    });
+    let mut done = 0;
+    for _ in 0..kills() {
+        moments.kill(|| {
+            // One that had come to its end before it could be killed.
+            turns += usize::from(!opens(&server, turn(turns).0));
+            let (old, _, file) = turn(turns);
+            prepare(&server, old, &["rekey", "--new-keyfile", file])
+        });
+        let (old, new, file) = turn(turns);
+        assert_ne!(opens(&server, old), opens(&server, new), "exactly one of them opens it");
+        assert!(ann.is_good());
+        server.login("ann", "the passphrase of ann").post("/v1/auth/logout").ok(204);
+        if opens(&server, old) {
+            run(&server, old, &["rekey", "--new-keyfile", file]);
+        } else {
+            done += 1;
+        }
+        assert!(opens(&server, new) && !opens(&server, old));
+        run(&server, new, &["audit", "verify"]);
+        turns += 1;
+    }
+    moments.tell("rekey beside a server", done);
+    assert!(ann.is_good());
+    server.client().get("/v1/ready").ok(200);
+    file_is_sound(&server);
+}
+
 /// Every table, index and trigger.
 fn schema(instance: &Instance) -> Vec<String> {
     instance.query("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name", [])
@@ -207,8 +252,8 @@ fn schema(instance: &Instance) -> Vec<String> {
 
 /// How many kills each case gets.
 fn kills() -> usize {
-    let all: usize = std::env::var("MCIAS_KILLS").map_or(36, |n| n.parse().unwrap());
-    all.div_ceil(CASES.len() + 1)
+    let all: usize = std::env::var("MCIAS_KILLS").map_or(18, |n| n.parse().unwrap());
+    all.div_ceil(CASES.len() + 2)
 }
 
 /// When to kill: moments spread evenly over the time that the command takes.

@@ -600,6 +600,23 @@ fn a_database_that_somebody_holds_is_said_so() {
 }
 
 #[test]
+fn many_at_once_beside_a_server_all_have_their_turn() {
+    let mut server = Server::start();
+    let ann = server.human("ann");
+    let made = at_once(6, |n| match n {
+        0 => (0..10).map(|_| ann.again().token().to_owned()).collect(),
+        n => {
+            let make = |m| server.db(&["account", "create", "--username", &format!("app{n}-{m}"), "--type", "system"]);
+            (0..4).map(make).collect::<Vec<_>>()
+        }
+    });
+    assert_eq!(made.concat().len(), 30);
+    server.stop();
+    server.is_sound();
+    server.db(&["audit", "verify"]);
+}
+
+#[test]
 fn of_what_mciasdb_has_revoked_nothing_is_taken_by_a_server_that_is_asked_all_the_time() {
     let server = Server::start();
     let ann = server.human("ann");

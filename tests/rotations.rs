@@ -1,7 +1,7 @@
 //! Signing keys rotated and revoked with `mciasdb` under a server that is asked all the time, by services that ask it
 //! and by services that check tokens themselves: not one false refusal, not one false acceptance.
 //!
-//! `MCIAS_ROTATIONS=1000` for so many rotations; 60 without it.
+//! `MCIAS_ROTATIONS=1000` for so many rotations; 40 without it.
 
 mod support;
 
@@ -227,7 +227,7 @@ impl KeySet {
 
 #[test]
 fn keys_rotated_and_revoked_under_load_refuse_nothing_good_and_take_nothing_bad() {
-    let rotations = std::env::var("MCIAS_ROTATIONS").map_or(60, |n| n.parse().unwrap());
+    let rotations = std::env::var("MCIAS_ROTATIONS").map_or(40, |n| n.parse().unwrap());
     let mut server = Server::with(|c| {
         // The log is for people, and there is a lot to tell.
         c.set("log", "level", "\"info\"");

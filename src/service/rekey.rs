@@ -176,7 +176,7 @@ fn empty_log(service: &Service) -> Result<()> {
         if begun.elapsed() > LOG_PATIENCE {
             return Err(Error::internal(
                 "the key is changed, but a long read keeps the old wrapped key in the write-ahead log; \
-                 run any mciasdb command once it is over",
+                 it goes with the log when the last program closes the database",
             ));
         }
         std::thread::sleep(Duration::from_millis(50));

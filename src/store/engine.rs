@@ -312,7 +312,7 @@ mod tests {
         assert!(begin().wait().unwrap().success());
         let takes = begun.elapsed();
 
-        let kills: u32 = std::env::var("MCIAS_KILLS").map_or(12, |n| n.parse::<u32>().unwrap().div_ceil(8));
+        let kills: u32 = std::env::var("MCIAS_KILLS").map_or(12, |n| n.parse::<u32>().unwrap().div_ceil(9));
         let mut came_to = [0; 2];
         for n in 0..kills {
             let mut child = begin();
