@@ -70,7 +70,7 @@ pub fn rotate_audit(service: &Service, call: &Call, proof: &Admin) -> Result<Str
 }
 
 /// Revokes a compromised token key at once: none of its tokens counts from here on. Where it was the one that signs,
-/// another takes over. The rows of its tokens are marked afterwards, in small batches; gives how many were live.
+/// another takes over; where it was to take over, the one that signs goes on. The rows of its tokens are marked afterwards, in small batches; gives how many were live.
 ///
 /// # Errors
 /// `NotFound`; `Conflict` for an audit key.
@@ -86,6 +86,10 @@ pub fn revoke(service: &Service, call: &Call, proof: &Admin, kid: &str) -> Resul
         }
         if tx.revoke_signing_key(&named, now)? {
             tx.append(NewEvent::of(EventType::SigningKeyRevoked).with("kid", named.as_str()), occasion)?;
+        }
+        if key.signs_from > now {
+            // It was to relieve another.
+            tx.sign_on(KeyPurpose::Token, now)?;
         }
         if tx.signing_key_at(KeyPurpose::Token, now)?.is_none() {
             match tx.soaking_key(KeyPurpose::Token, now)? {

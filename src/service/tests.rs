@@ -563,6 +563,23 @@ fn a_revoked_key_counts_at_once_and_its_tokens_are_marked_also_by_a_second_try()
 }
 
 #[test]
+fn where_a_key_is_revoked_that_waits_to_sign_the_one_before_goes_on() {
+    let f = Fixture::new();
+    f.human("alice");
+    let admin = Admin::maintenance(&f.service);
+    let first = keys::public_key(&f.service, &CALL, ()).unwrap().kid;
+    let waiting = rotation::rotate(&f.service, &CALL, &admin, 600).unwrap();
+    rotation::revoke(&f.service, &CALL, &admin, &waiting).unwrap();
+    for _ in 0..3 {
+        f.clock.fetch_add(601_000, Ordering::SeqCst);
+        assert_eq!(keys::public_key(&f.service, &CALL, ()).unwrap().kid, first);
+        assert!(f.login("alice").is_ok());
+    }
+    let next = rotation::rotate(&f.service, &CALL, &admin, 0).unwrap();
+    assert_eq!(keys::public_key(&f.service, &CALL, ()).unwrap().kid, next);
+}
+
+#[test]
 fn a_soak_is_no_shorter_than_was_asked() {
     let f = Fixture::new();
     let signing = || keys::public_key(&f.service, &CALL, ()).unwrap().kid;

@@ -70,6 +70,8 @@ statements! {
     RETIRE Search = "UPDATE signing_keys SET retired_at = ?2, verify_until = ?3 WHERE kid = ?1";
     REVOKE Search = "UPDATE signing_keys SET revoked_at = ?2 WHERE kid = ?1 AND revoked_at IS NULL";
     SIGN_FROM Search = "UPDATE signing_keys SET signs_from = ?2 WHERE kid = ?1";
+    SIGN_ON Walk = "UPDATE signing_keys SET retired_at = NULL, verify_until = NULL
+        WHERE purpose = ?1 AND revoked_at IS NULL AND retired_at > ?2";
     INSERT Search = "INSERT INTO signing_keys
         (kid, purpose, public_key, private_key_enc, private_key_nonce, created_at, signs_from)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -140,6 +142,11 @@ impl Tx<'_> {
     /// Revokes a key: what it signed counts no more; `false` where it was revoked before.
     pub fn revoke_signing_key(&self, kid: &str, now: Timestamp) -> Result<bool> {
         Ok(self.run(REVOKE, (kid, now))? == 1)
+    }
+
+    /// Lets a key that would have been relieved go on signing.
+    pub fn sign_on(&self, purpose: KeyPurpose, now: Timestamp) -> Result<()> {
+        self.run(SIGN_ON, (purpose.as_str(), now)).map(drop)
     }
 
     /// Lets a key that waits sign from `now` on.
