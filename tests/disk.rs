@@ -324,6 +324,32 @@ fn a_disk_that_becomes_read_only_is_served_from_also_after_a_restart() {
 }
 
 #[test]
+fn a_start_on_a_full_disk_answers_checks_and_begins_when_there_is_room() {
+    let mut instance = Instance::new();
+    let Some(disk) = SmallDisk::new(&mut instance, "3m") else { return };
+    let mut server = instance.start();
+    let alice = server.human("alice");
+    let gone = alice.again();
+    gone.post("/v1/auth/logout").ok(204);
+    server.admin();
+    server.kill();
+    disk.fill();
+    let mark = server.log().mark();
+    server.start_again();
+    server.log().wait_since(mark, &["ERROR", "the start can't be written to the database", "full"]);
+    assert!(!gone.is_good());
+    is_read_only(&server, &alice);
+    let count = server.events().len();
+    disk.make_room();
+    server.log().wait_since(mark, &["the database takes writes again"]);
+    eventually("the start is written", || server.events_since(count).iter().any(|e| e.kind == "server_started"));
+    server.client().get("/v1/ready").ok(200);
+    alice.post("/v1/auth/logout").ok(204);
+    server.stop();
+    server.is_sound();
+}
+
+#[test]
 fn a_start_on_a_read_only_disk_answers_checks() {
     let mut instance = Instance::new();
     let Some(disk) = SmallDisk::new(&mut instance, "16m") else { return };
