@@ -59,14 +59,14 @@ fn a_backup_made_while_the_server_writes_holds_all_that_was_acknowledged() {
             eventually("there is more", || acknowledged.lock().unwrap().len() > had + 10);
             let before = acknowledged.lock().unwrap().clone();
             let file = format!("backup-{n}.db");
-            assert_eq!(server.db_ok(&["backup", "--out", &file]), "");
+            assert_eq!(server.db(&["backup", "--out", &file]), "");
             // Had the server stood still this would show nothing.
             assert!(acknowledged.lock().unwrap().len() > before.len(), "nothing was written meanwhile");
             let there = names_in(&server.path(&file));
             assert!(before.iter().all(|name| there.contains(name)), "backup {n}");
-            assert!(server.db_ok(&["verify", "--file", &file]).starts_with("sound: "));
+            assert!(server.db(&["verify", "--file", &file]).starts_with("sound: "));
             // The database itself, too, while it is written.
-            assert!(server.db_ok(&["verify"]).starts_with("sound: "));
+            assert!(server.db(&["verify"]).starts_with("sound: "));
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -81,7 +81,7 @@ fn it_is_one_private_file_that_is_never_put_in_the_place_of_another() {
     let instance = filled();
     let before: Vec<_> = tree(instance.folder()).into_keys().collect();
     fs::set_permissions(instance.folder(), fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(instance.db_ok(&["backup", "--out", "b.db"]), "");
+    assert_eq!(instance.db(&["backup", "--out", "b.db"]), "");
     let new: Vec<_> = tree(instance.folder()).into_keys().filter(|path| !before.contains(path)).collect();
     assert_eq!(new, [instance.path("b.db")]);
     let file = instance.path("b.db").metadata().unwrap();
@@ -93,11 +93,11 @@ fn it_is_one_private_file_that_is_never_put_in_the_place_of_another() {
 
     let events = instance.events().len();
     let bytes = instance.read("b.db");
-    instance.db_fails(&["backup", "--out", "b.db"], &["b.db is there already", "nothing was changed"]);
+    instance.db_fails(1, &["backup", "--out", "b.db"], &["b.db is there already", "nothing was changed"]);
     symlink("nowhere", instance.path("link.db")).unwrap();
-    instance.db_fails(&["backup", "--out", "link.db"], &["link.db is there already"]);
-    instance.db_fails(&["backup", "--out", "mcias.db"], &["mcias.db is there already"]);
-    instance.db_fails(&["backup", "--out", "nowhere/b.db"], &["No such file"]);
+    instance.db_fails(1, &["backup", "--out", "link.db"], &["link.db is there already"]);
+    instance.db_fails(1, &["backup", "--out", "mcias.db"], &["mcias.db is there already"]);
+    instance.db_fails(1, &["backup", "--out", "nowhere/b.db"], &["No such file"]);
     assert_eq!((instance.read("b.db"), instance.events().len()), (bytes, events));
 }
 
@@ -112,7 +112,7 @@ fn it_belongs_to_whom_the_folder_of_the_database_belongs_to() {
     let out = tempfile::tempdir().unwrap();
     std::os::unix::fs::chown(instance.folder(), Some(12345), Some(54321)).unwrap();
     let file = out.path().join("b.db");
-    instance.db_ok(&["backup", "--out", file.to_str().unwrap()]);
+    instance.db(&["backup", "--out", file.to_str().unwrap()]);
     let metadata = file.metadata().unwrap();
     assert_eq!((metadata.mode() & 0o7777, metadata.uid(), metadata.gid()), (0o600, 12345, 54321));
 }
@@ -120,7 +120,7 @@ fn it_belongs_to_whom_the_folder_of_the_database_belongs_to() {
 #[test]
 fn a_bit_that_flips_anywhere_is_found_and_the_file_is_only_read() {
     let instance = filled();
-    instance.db_ok(&["backup", "--out", "b.db"]);
+    instance.db(&["backup", "--out", "b.db"]);
     let good = instance.read("b.db");
     let page = usize::from(u16::from_be_bytes([good[16], good[17]]));
     assert!(good.len() > 20 * page, "there is something to flip");
@@ -136,12 +136,12 @@ fn a_bit_that_flips_anywhere_is_found_and_the_file_is_only_read() {
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let bad = flipped(at, random >> 29);
         instance.write("bad.db", &bad);
-        instance.db_fails(&["verify", "--file", "bad.db"], &["bad.db"]);
+        instance.db_fails(1, &["verify", "--file", "bad.db"], &["bad.db"]);
         assert!(instance.read("bad.db") == bad, "it was written to");
     }
     for (what, bad) in [("cut", good[..good.len() - page].to_vec()), ("longer", [&good[..], &[0]].concat())] {
         instance.write("bad.db", &bad);
-        let line = instance.db_fails(&["verify", "--file", "bad.db"], &["bad.db"]);
+        let line = instance.db_fails(1, &["verify", "--file", "bad.db"], &["bad.db"]);
         assert!(line.contains("changed") || line.contains("malformed") || line.contains("seal"), "{what}: {line}");
     }
     assert!(instance.path("bad.db-journal").metadata().is_err() && instance.path("bad.db-wal").metadata().is_err());
@@ -163,24 +163,24 @@ fn a_bit_that_flips_anywhere_is_found_and_the_file_is_only_read() {
 #[test]
 fn what_is_no_backup_of_ours_is_told_apart() {
     let instance = filled();
-    instance.db_ok(&["backup", "--out", "b.db"]);
+    instance.db(&["backup", "--out", "b.db"]);
     let other = Instance::new();
-    other.db_ok(&["backup", "--out", "b.db"]);
+    other.db(&["backup", "--out", "b.db"]);
     fs::copy(other.path("b.db"), instance.path("others.db")).unwrap();
     instance.write("text.db", "this is no database at all".repeat(1000));
     instance.write("empty.db", "");
-    instance.db_fails(&["verify", "--file", "none.db"], &["none.db", "No such file"]);
-    instance.db_fails(&["verify", "--file", "."], &["no file"]);
-    instance.db_fails(&["verify", "--file", "text.db"], &["text.db", "not a database"]);
-    instance.db_fails(&["verify", "--file", "empty.db"], &["no backup: it has no seal"]);
-    instance.db_fails(&["verify", "--file", "mcias.db"], &["no backup: it has no seal"]);
-    instance.db_fails(&["verify", "--file", "others.db"], &["the master key does not open this database"]);
+    instance.db_fails(1, &["verify", "--file", "none.db"], &["none.db", "No such file"]);
+    instance.db_fails(1, &["verify", "--file", "."], &["no file"]);
+    instance.db_fails(1, &["verify", "--file", "text.db"], &["text.db", "not a database"]);
+    instance.db_fails(1, &["verify", "--file", "empty.db"], &["no backup: it has no seal"]);
+    instance.db_fails(1, &["verify", "--file", "mcias.db"], &["no backup: it has no seal"]);
+    instance.db_fails(1, &["verify", "--file", "others.db"], &["the master key does not open this database"]);
 
     // One of a program to come, sealed or not.
     let newer = instance.path("newer.db");
     fs::copy(instance.path("b.db"), &newer).unwrap();
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    instance.db_fails(&["verify", "--file", "newer.db"], &["schema version 99, newer than this program's"]);
+    instance.db_fails(1, &["verify", "--file", "newer.db"], &["schema version 99, newer than this program's"]);
 
     // Rows changed by whoever can write the file, and a part of the schema.
     for change in [
@@ -196,9 +196,9 @@ fn what_is_no_backup_of_ours_is_told_apart() {
     ] {
         fs::copy(instance.path("b.db"), instance.path("edited.db")).unwrap();
         Connection::open(instance.path("edited.db")).unwrap().execute_batch(change).unwrap();
-        instance.db_fails(&["verify", "--file", "edited.db"], &["edited.db", "seal"]);
+        instance.db_fails(1, &["verify", "--file", "edited.db"], &["edited.db", "seal"]);
     }
-    assert!(instance.db_ok(&["verify", "--file", "b.db"]).starts_with("sound: "));
+    assert!(instance.db(&["verify", "--file", "b.db"]).starts_with("sound: "));
 }
 
 #[test]
@@ -206,9 +206,9 @@ fn a_backup_is_verified_on_a_medium_that_can_not_be_written() {
     let instance = filled();
     let Some(medium) = Mount::new(instance.path("medium"), "2m") else { return };
     let file = medium.path().join("b.db");
-    instance.db_ok(&["backup", "--out", file.to_str().unwrap()]);
+    instance.db(&["backup", "--out", file.to_str().unwrap()]);
     medium.make_read_only();
-    assert!(instance.db_ok(&["verify", "--file", file.to_str().unwrap()]).contains("the seal fits"));
+    assert!(instance.db(&["verify", "--file", file.to_str().unwrap()]).contains("the seal fits"));
 }
 
 /// An instance whose database is on a file system of its own.
@@ -232,14 +232,14 @@ fn from_a_full_disk_a_backup_to_another_place_works_and_warns() {
     eventually("a write is refused", || {
         ["a", "b"].iter().any(|role| server.admin().put(&path).json(json!({"roles": [role]})).send().status == 503)
     });
-    let (stdout, stderr) = server.db_warns(&["backup", "--out", "b.db"]);
+    let (stdout, stderr) = server.db_says(&["backup", "--out", "b.db"]);
     assert_eq!(stdout, "");
     assert!(stderr.contains("the backup is made, but the audit log couldn't be told"), "{stderr}");
     assert!(names_in(&server.path("b.db")).contains(&"last".to_owned()));
-    server.db_ok(&["verify", "--file", "b.db"]);
+    server.db(&["verify", "--file", "b.db"]);
     // To the full disk itself it doesn't, and leaves nothing there.
     let before = fs::read_dir(disk.path()).unwrap().count();
-    server.db_fails(&["backup", "--out", "disk/b.db"], &["disk/b.db", "full"]);
+    server.db_fails(1, &["backup", "--out", "disk/b.db"], &["disk/b.db", "full"]);
     assert_eq!(fs::read_dir(disk.path()).unwrap().count(), before);
 }
 
@@ -256,11 +256,11 @@ fn from_a_disk_that_can_not_be_written_a_backup_to_another_place_works_and_warns
         }
         assert_eq!(disk.path().join("mcias.db-wal").exists(), killed);
         disk.make_read_only();
-        let (_, stderr) = server.db_warns(&["backup", "--out", "b.db"]);
+        let (_, stderr) = server.db_says(&["backup", "--out", "b.db"]);
         assert!(stderr.contains("the audit log couldn't be told"), "{stderr}");
         assert!(names_in(&server.path("b.db")).contains(&"last".to_owned()), "killed: {killed}");
-        server.db_ok(&["verify", "--file", "b.db"]);
-        server.db_ok(&["verify"]);
+        server.db(&["verify", "--file", "b.db"]);
+        server.db(&["verify"]);
     }
 }
 
@@ -274,18 +274,18 @@ fn a_backup_that_was_killed_leaves_no_file_of_its_name_and_the_next_clears_up() 
     };
     let mut left = 0;
     for n in 0..24 {
-        let mut child = instance.db_command(&["backup", "--out", "b.db"]).spawn().unwrap();
+        let mut child = instance.mciasdb(&["backup", "--out", "b.db"]).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(3 * n));
         child.kill().unwrap();
         child.wait().unwrap();
         left += partials(&instance);
         if named(&instance) {
-            instance.db_ok(&["verify", "--file", "b.db"]);
+            instance.db(&["verify", "--file", "b.db"]);
             fs::remove_file(instance.path("b.db")).unwrap();
         }
     }
     eprintln!("{left} of 24 left something");
-    instance.db_ok(&["backup", "--out", "b.db"]);
+    instance.db(&["backup", "--out", "b.db"]);
     assert_eq!(partials(&instance), 0);
     instance.is_sound();
 }

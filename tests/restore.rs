@@ -66,7 +66,7 @@ impl Day {
         let enroll = json!({"password": alice.password()});
         alice.post("/v1/auth/totp/enroll").json(enroll).ok(200);
         let before = now();
-        server.db_ok(&["backup", "--out", "b.db"]);
+        server.db(&["backup", "--out", "b.db"]);
         let backup_time: i64 = {
             let connection = Connection::open(server.path("b.db")).unwrap();
             connection.query_row("SELECT made_at FROM backup_seal", [], |row| row.get(0)).unwrap()
@@ -85,7 +85,7 @@ fn an_old_backup_brings_nothing_back_to_life() {
     let old_kids = kids(&server);
     assert!([&live, &later, &robot].iter().all(|client| client.is_good()));
     server.stop();
-    let kept = server.db_ok(&["restore", "--from", "b.db", "--force"]);
+    let kept = server.db(&["restore", "--from", "b.db", "--force"]);
 
     // Before anybody logs in.
     let events = server.is_sound();
@@ -110,8 +110,8 @@ fn an_old_backup_brings_nothing_back_to_life() {
     let steps: Vec<i64> = server.query("SELECT DISTINCT totp_last_step FROM accounts", []);
     let [step] = steps.as_slice() else { panic!("{steps:?}") };
     assert!((totp::step_at(Timestamp::new(now())) - 1..=totp::step_at(Timestamp::new(now()))).contains(step));
-    server.db_ok(&["verify"]);
-    server.db_ok(&["audit", "verify"]);
+    server.db(&["verify"]);
+    server.db(&["audit", "verify"]);
 
     server.start_again();
     for (what, client) in [("revoked", &revoked), ("live", &live), ("later", &later), ("robot", &robot)] {
@@ -151,7 +151,7 @@ fn with_keep_tokens_all_that_counted_counts_again_and_it_warns() {
     let Day { mut server, revoked, revoked_before, live, later, robot, .. } = Day::new();
     let old_kids = kids(&server);
     server.stop();
-    let (stdout, stderr) = server.db_warns(&["restore", "--from", "b.db", "--force", "--keep-tokens"]);
+    let (stdout, stderr) = server.db_says(&["restore", "--from", "b.db", "--force", "--keep-tokens"]);
     assert!(stdout.contains(".replaced-") && stderr.contains("--keep-tokens"), "{stdout} {stderr}");
     assert_eq!(server.last_event().kind, "database_restored");
     server.start_again();
@@ -172,7 +172,7 @@ fn all(instance: &Instance) -> std::collections::BTreeMap<PathBuf, (u32, Vec<u8>
 #[test]
 fn what_is_refused_changes_nothing() {
     let Day { mut server, live, .. } = Day::new();
-    server.db_fails(&["restore", "--from", "b.db", "--force"], &["another server is running on this database"]);
+    server.db_fails(1, &["restore", "--from", "b.db", "--force"], &["another server is running on this database"]);
     assert!(live.is_good());
     server.stop();
 
@@ -182,19 +182,19 @@ fn what_is_refused_changes_nothing() {
     bad[middle] ^= 1;
     server.write("bad.db", &bad);
     let other = Instance::new();
-    other.db_ok(&["backup", "--out", "b.db"]);
+    other.db(&["backup", "--out", "b.db"]);
     fs::copy(other.path("b.db"), server.path("others.db")).unwrap();
     server.write("newer.db", &backup);
     Connection::open(server.path("newer.db")).unwrap().pragma_update(None, "user_version", 99).unwrap();
     // It was sound when it was sealed, but the database wasn't.
     let before = server.read("mcias.db");
     server.sql("UPDATE pg_credentials SET pg_host = 'elsewhere'", []);
-    let (_, stderr) = server.db_warns(&["backup", "--out", "unsound.db"]);
+    let (_, stderr) = server.db_says(&["backup", "--out", "unsound.db"]);
     assert!(stderr.contains("pg_credentials.pg_password_enc"), "{stderr}");
     server.write("mcias.db", before);
 
     let before = all(&server);
-    server.db_fails(&["restore", "--from", "b.db"], &["mcias.db is there already; --force replaces it"]);
+    server.db_fails(1, &["restore", "--from", "b.db"], &["mcias.db is there already; --force replaces it"]);
     for (from, words) in [
         ("bad.db", ["bad.db", "nothing was changed"]),
         ("others.db", ["others.db", "the master key does not open this database"]),
@@ -205,13 +205,13 @@ fn what_is_refused_changes_nothing() {
         ("none.db", ["none.db", "No such file"]),
         (".", [".", "is no file"]),
     ] {
-        server.db_fails(&["restore", "--from", from, "--force"], &words);
+        server.db_fails(1, &["restore", "--from", from, "--force"], &words);
         assert!(all(&server) == before, "{from}");
     }
     // Somebody has the database open: not one of us, who would hold another lock.
     let connection = server.database();
     let count: i64 = connection.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0)).unwrap();
-    server.db_fails(&["restore", "--from", "b.db", "--force"], &["another process has the database open"]);
+    server.db_fails(1, &["restore", "--from", "b.db", "--force"], &["another process has the database open"]);
     assert_eq!(connection.query_row("SELECT count(*) FROM accounts", [], |row| row.get::<_, i64>(0)).unwrap(), count);
     drop(connection);
     server.is_sound();
@@ -230,14 +230,18 @@ fn while_it_runs_no_server_starts_and_whoever_of_us_has_it_open_is_waited_for() 
          SELECT printf('0194e2f0-7d3a-7c1e-9b52-%012d', n), printf('n%d', n), 'system', 'active', 0, 0 FROM n",
         [],
     );
-    let mut export = server.db_command(&["account", "list", "--json"]);
+    let mut export = server.mciasdb(&["account", "list", "--json"]);
     let mut export = export.stdout(std::process::Stdio::piped()).spawn().unwrap();
     // As soon as one byte is there it has the database open.
     let mut stdout = export.stdout.take().unwrap();
     std::io::Read::read_exact(&mut stdout, &mut [0]).unwrap();
     let accounts = server.query_one::<i64>("SELECT count(*) FROM accounts", []);
     assert!(export.try_wait().unwrap().is_none(), "it waits for a reader");
-    server.db_fails(&["restore", "--from", "b.db", "--force"], &["has the database, or one in the same folder, open"]);
+    server.db_fails(
+        1,
+        &["restore", "--from", "b.db", "--force"],
+        &["has the database, or one in the same folder, open"],
+    );
     assert_eq!(server.query_one::<i64>("SELECT count(*) FROM accounts", []), accounts);
     drop(stdout);
     export.wait().unwrap();
@@ -245,9 +249,9 @@ fn while_it_runs_no_server_starts_and_whoever_of_us_has_it_open_is_waited_for() 
     // The lock that a server holds: restore takes the same one, for as long as it runs.
     let lock = fs::File::open(server.path("mcias.db.lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    server.db_fails(&["restore", "--from", "b.db", "--force"], &["another server is running"]);
+    server.db_fails(1, &["restore", "--from", "b.db", "--force"], &["another server is running"]);
     drop(lock);
-    server.db_ok(&["restore", "--from", "b.db", "--force"]);
+    server.db(&["restore", "--from", "b.db", "--force"]);
 }
 
 #[test]
@@ -257,22 +261,22 @@ fn it_makes_a_database_where_there_is_none_and_mends_one_that_is_broken() {
     for end in ["", "-wal", "-shm", ".lock"] {
         let _ = fs::remove_file(server.path(&format!("mcias.db{end}")));
     }
-    assert_eq!(server.db_ok(&["restore", "--from", "b.db"]), "");
-    server.db_ok(&["verify"]);
+    assert_eq!(server.db(&["restore", "--from", "b.db"]), "");
+    server.db(&["verify"]);
     server.start_again();
     server.login("alice", live.password());
     server.stop();
 
     server.write("mcias.db", "this is no database any more".repeat(500));
-    let kept = server.db_ok(&["restore", "--from", "b.db", "--force"]);
+    let kept = server.db(&["restore", "--from", "b.db", "--force"]);
     assert!(fs::read(kept.trim_end()).unwrap().starts_with(b"this is no database"));
-    server.db_ok(&["verify"]);
+    server.db(&["verify"]);
 
     // A link stays one.
     fs::create_dir(server.path("elsewhere")).unwrap();
     fs::rename(server.path("mcias.db"), server.path("elsewhere/real.db")).unwrap();
     std::os::unix::fs::symlink("elsewhere/real.db", server.path("mcias.db")).unwrap();
-    let kept = server.db_ok(&["restore", "--from", "b.db", "--force"]);
+    let kept = server.db(&["restore", "--from", "b.db", "--force"]);
     assert!(kept.contains("elsewhere/real.db.replaced-"), "{kept}");
     assert!(server.path("mcias.db").symlink_metadata().unwrap().is_symlink());
     server.start_again();
@@ -287,12 +291,12 @@ fn what_it_makes_belongs_to_whom_the_folder_belongs_to() {
         return;
     }
     let instance = Instance::new();
-    instance.db_ok(&["backup", "--out", "b.db"]);
+    instance.db(&["backup", "--out", "b.db"]);
     fs::remove_file(instance.path("mcias.db")).unwrap();
     fs::set_permissions(instance.folder(), fs::Permissions::from_mode(0o750)).unwrap();
     std::os::unix::fs::chown(instance.folder(), Some(12345), Some(54321)).unwrap();
-    instance.db_ok(&["restore", "--from", "b.db"]);
-    instance.db_ok(&["restore", "--from", "b.db", "--force"]);
+    instance.db(&["restore", "--from", "b.db"]);
+    instance.db(&["restore", "--from", "b.db", "--force"]);
     let made = fs::read_dir(instance.folder()).unwrap().map(|entry| entry.unwrap().path());
     let made: Vec<PathBuf> = made.filter(|path| path.to_string_lossy().contains("mcias.db")).collect();
     assert_eq!(made.len(), 3, "{made:?}");
@@ -305,7 +309,7 @@ fn what_it_makes_belongs_to_whom_the_folder_belongs_to() {
 #[test]
 fn on_a_full_disk_it_fails_and_the_database_is_as_before() {
     let mut instance = Instance::new();
-    instance.db_ok(&["backup", "--out", "b.db"]);
+    instance.db(&["backup", "--out", "b.db"]);
     let Some(disk) = Mount::new(instance.path("disk"), "1m") else { return };
     fs::copy(instance.path("mcias.db"), disk.path().join("mcias.db")).unwrap();
     fs::remove_file(instance.path("mcias.db")).unwrap();
@@ -319,7 +323,7 @@ fn on_a_full_disk_it_fails_and_the_database_is_as_before() {
         let filler = fs::OpenOptions::new().write(true).open(disk.path().join("filler")).unwrap();
         filler.set_len(filler.metadata().unwrap().len() - more * 4096).unwrap();
         let before = tree(disk.path());
-        let output = instance.db(&["restore", "--from", "b.db", "--force"]);
+        let output = instance.mciasdb(&["restore", "--from", "b.db", "--force"]).output().unwrap();
         if output.status.success() {
             break;
         }
@@ -332,7 +336,7 @@ fn on_a_full_disk_it_fails_and_the_database_is_as_before() {
     }
     assert!((4..=8).contains(&failed), "it failed {failed} times, and then there was room");
     fs::remove_file(disk.path().join("filler")).unwrap();
-    instance.db_ok(&["verify"]);
+    instance.db(&["verify"]);
 }
 
 #[test]
@@ -361,9 +365,9 @@ fn a_clock_that_is_behind_the_backup_is_named() {
         })
         .unwrap();
     drop(connection);
-    instance.db_ok(&["backup", "--out", "b.db"]);
+    instance.db(&["backup", "--out", "b.db"]);
     let before = all(&instance);
-    instance.db_fails(&["restore", "--from", "b.db", "--force"], &["the clock says", "set the clock first"]);
+    instance.db_fails(1, &["restore", "--from", "b.db", "--force"], &["the clock says", "set the clock first"]);
     assert!(all(&instance) == before);
 }
 
@@ -407,7 +411,7 @@ fn killed_at_any_moment_it_leaves_the_former_database_or_the_new_one() {
     let (mut formers, mut news) = (0, 0);
     let kills = kills();
     for n in 0..kills {
-        let mut child = server.db_command(&restore).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let mut child = server.mciasdb(&restore).stdout(std::process::Stdio::null()).spawn().unwrap();
         let reached = steps[n as usize % steps.len()];
         while !reached() && child.try_wait().unwrap().is_none() {
             std::hint::spin_loop();
@@ -427,7 +431,7 @@ fn killed_at_any_moment_it_leaves_the_former_database_or_the_new_one() {
             assert!(restored != is_former, "{n}: neither the one nor the other");
             restored
         };
-        assert!(server.db_ok(&["verify"]).starts_with("sound: "), "{n}");
+        assert!(server.db(&["verify"]).starts_with("sound: "), "{n}");
         if is_new {
             news += 1;
             let kept = kept(&server);
@@ -446,7 +450,7 @@ fn killed_at_any_moment_it_leaves_the_former_database_or_the_new_one() {
         }
     }
     eprintln!("{kills} kills: {formers} times the former database, {news} times the new one");
-    server.db_ok(&restore);
+    server.db(&restore);
     let left: Vec<String> = fs::read_dir(server.folder())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())

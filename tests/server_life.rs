@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
-use support::{Event, Instance, PATIENCE, Server, eventually, now, tree, trusting};
+use support::{Instance, PATIENCE, Server, eventually, now, tree, trusting};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 const VARIABLE: &str = "MCIAS_MASTER_PASSPHRASE";
@@ -251,31 +251,12 @@ fn a_newer_database_is_refused_and_made_newer_under_a_running_server_it_is_read_
     assert!(user.is_good());
 }
 
-/// Puts an event at the end of the chain, so long after now.
-fn event_in_the_future(instance: &Instance, seconds: i64) {
-    let last = instance.last_event();
-    let event = Event {
-        id: last.id + 1,
-        time_ms: (now() + seconds) * 1000,
-        kind: "server_started".to_owned(),
-        via: "server".to_owned(),
-        actor: Value::Null,
-        target: Value::Null,
-        ip: None,
-        details: json!({}),
-        hash: Vec::new(),
-    };
-    let sql =
-        "INSERT INTO audit_log (id, event_time, event_type, via, details, hash) VALUES (?1, ?2, ?3, ?4, '{}', ?5)";
-    instance.sql(sql, (event.id, event.time_ms, &event.kind, &event.via, event.chained(&last.hash)));
-}
-
 #[test]
 fn while_the_clock_is_behind_nothing_but_health_is_served() {
     let mut server = Server::start();
     let admin = server.admin();
     server.stop();
-    event_in_the_future(&server, 3600);
+    server.event_in_the_future(3600);
     let count = server.is_sound().len();
     let mark = server.log().mark();
     server.start_again();
@@ -319,7 +300,7 @@ fn while_the_clock_is_behind_nothing_but_health_is_served() {
 fn a_clock_that_is_a_little_behind_is_no_reason() {
     let mut server = Server::start();
     server.stop();
-    event_in_the_future(&server, 240);
+    server.event_in_the_future(240);
     server.start_again();
     server.client().get("/v1/ready").ok(200);
     server.human("in-time");

@@ -113,17 +113,17 @@ const ATTACKS: &[(&str, &[&str])] = &[
 fn whatever_is_done_to_the_file_is_named() {
     let instance = filled();
     let good = instance.read("mcias.db");
-    let sound = instance.db_ok(&["verify"]);
+    let sound = instance.db(&["verify"]);
     assert!(sound.starts_with("sound: ") && sound.contains(", 5 accounts"), "{sound}");
     for (change, words) in ATTACKS {
         instance.write("mcias.db", &good);
         tamper(&instance.path("mcias.db"), change);
-        instance.db_fails(&["verify"], words);
+        instance.db_fails(1, &["verify"], words);
     }
     // What opens and closes the triggers isn't what was found.
     instance.write("mcias.db", &good);
     tamper(&instance.path("mcias.db"), "SELECT 1");
-    assert_eq!(instance.db_ok(&["verify"]), sound);
+    assert_eq!(instance.db(&["verify"]), sound);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn pages_that_decay_are_found_without_a_panic() {
         // The beginning of the page tells its kind and how many cells it has.
         bad[begin..begin + 8].fill(0xa5);
         instance.write("mcias.db", &bad);
-        instance.db_fails(&["verify"], &[]);
+        instance.db_fails(1, &["verify"], &[]);
     }
 }
 
@@ -145,9 +145,9 @@ fn several_faults_are_named_in_one_line_and_a_database_that_is_not_there_is_no_p
     for (change, _) in [ATTACKS[0], ATTACKS[3], ATTACKS[11]] {
         tamper(&instance.path("mcias.db"), change);
     }
-    instance.db_fails(&["verify"], &["role admin", "bob", "pg_password_enc"]);
+    instance.db_fails(1, &["verify"], &["role admin", "bob", "pg_password_enc"]);
     fs::remove_file(instance.path("mcias.db")).unwrap();
-    instance.db_fails(&["verify"], &["there is no database at"]);
+    instance.db_fails(1, &["verify"], &["there is no database at"]);
     assert!(!instance.path("mcias.db").exists());
 }
 
@@ -155,7 +155,7 @@ fn several_faults_are_named_in_one_line_and_a_database_that_is_not_there_is_no_p
 fn verifying_changes_nothing() {
     let instance = filled();
     let before = tree(instance.folder());
-    instance.db_ok(&["verify"]);
+    instance.db(&["verify"]);
     let after = tree(instance.folder());
     assert!(
         before == after,
@@ -167,15 +167,15 @@ fn verifying_changes_nothing() {
 #[test]
 fn what_was_archived_is_left_out_and_said() {
     let instance = filled();
-    instance.db_ok(&["audit", "archive", "--before", "2100-01-01T00:00:00Z", "--out", "old.jsonl"]);
-    let sound = instance.db_ok(&["verify"]);
+    instance.db(&["audit", "archive", "--before", "2100-01-01T00:00:00Z", "--out", "old.jsonl"]);
+    let sound = instance.db(&["verify"]);
     assert!(sound.contains("5 accounts (5 only as far as the log goes back"), "{sound}");
     // From here on the log tells again.
-    instance.db_ok(&["role", "grant", "--id", "alice", "--role", "admin"]);
-    instance.db_ok(&["role", "revoke", "--id", "alice", "--role", "admin"]);
-    instance.db_ok(&["account", "set-status", "--id", "bob", "--status", "active"]);
-    instance.db_ok(&["account", "create", "--username", "later", "--type", "system"]);
-    let sound = instance.db_ok(&["verify"]);
+    instance.db(&["role", "grant", "--id", "alice", "--role", "admin"]);
+    instance.db(&["role", "revoke", "--id", "alice", "--role", "admin"]);
+    instance.db(&["account", "set-status", "--id", "bob", "--status", "active"]);
+    instance.db(&["account", "create", "--username", "later", "--type", "system"]);
+    let sound = instance.db(&["verify"]);
     assert!(sound.contains("6 accounts (5 only as far as the log goes back"), "{sound}");
     let good = instance.read("mcias.db");
     for (change, words) in [
@@ -186,6 +186,6 @@ fn what_was_archived_is_left_out_and_said() {
     ] {
         instance.write("mcias.db", &good);
         tamper(&instance.path("mcias.db"), change);
-        instance.db_fails(&["verify"], &[words, "but the log says"]);
+        instance.db_fails(1, &["verify"], &[words, "but the log says"]);
     }
 }

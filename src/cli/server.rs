@@ -2,6 +2,7 @@
 
 mod certificates;
 mod healthcheck;
+mod pace;
 pub(super) mod run;
 
 use std::path::Path;

@@ -5,11 +5,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, json};
 
 use super::access::Admin;
+use super::hashed::NewHash;
 use super::living::living;
 use super::roles::keep_an_admin;
-use super::session::password_place;
 use super::tokens::revoke_all;
-use super::{Call, Service, nonce};
+use super::{Call, Service};
 use crate::crypto::password;
 use crate::error::{Error, Kind, Result};
 use crate::model::account::{
@@ -27,7 +27,7 @@ use crate::store::NewAccountRow;
 /// `NameTaken`.
 pub fn create(service: &Service, call: &Call, proof: &Admin, input: NewAccount) -> Result<Account> {
     let id = AccountId::new(random::uuid()?);
-    let sealed = match (input.account_type, &input.password) {
+    let hashed = match (input.account_type, &input.password) {
         (AccountType::System, None) => None,
         (AccountType::System, Some(_)) => {
             return Err(Error::invalid("a system account has no password: issue it a token"));
@@ -37,19 +37,20 @@ pub fn create(service: &Service, call: &Call, proof: &Admin, input: NewAccount) 
             service.policy().check_new_password(&input.username, chosen)?;
             let salt = random::bytes()?;
             let phc = service.slots.run(|memory| password::hash(memory, chosen, service.policy().argon2, salt))?;
-            Some(service.core.seal(&password_place(id), nonce()?, &phc))
+            Some(NewHash::new(id, phc)?)
         }
     };
     let occasion = service.occasion(call);
-    let row = NewAccountRow {
+    let mut row = NewAccountRow {
         id,
         username: input.username,
         account_type: input.account_type,
-        password: sealed,
+        password: None,
         created_at: occasion.time.timestamp(),
     };
     let admin = proof.party();
-    service.write_as(proof, move |tx, _| {
+    service.write_as(proof, move |tx, core| {
+        row.password = hashed.as_ref().map(|hashed| hashed.seal(core));
         if !tx.insert_account(&row)? {
             return Err(name_taken());
         }

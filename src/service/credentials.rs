@@ -2,8 +2,9 @@
 
 use super::access::{Admin, AdminOrOwner, Person};
 use super::check::Caller;
+use super::hashed::{NewHash, Verified, password_place};
 use super::living::{living, no_such_account};
-use super::session::{check_code, count_failure, password_place, totp_place};
+use super::session::{check_code, count_failure, totp_place};
 use super::tokens::revoke_all;
 use super::{Call, Core, Service, nonce};
 use crate::crypto::seal::Place;
@@ -17,7 +18,7 @@ use crate::model::credential::{
 };
 use crate::model::token::RevokeReason;
 use crate::random;
-use crate::secret::{Password, Sealed, SecretBytes};
+use crate::secret::{Password, SecretBytes};
 use crate::store::{LoginRow, PgRow, Tx};
 use zeroize::Zeroizing;
 
@@ -35,7 +36,7 @@ pub fn change_password(service: &Service, call: &Call, proof: &Person, input: Ch
     let caller = proof.caller().clone();
     service.policy().check_new_password(&caller.username, &input.new)?;
     let verified = verify(service, caller.account, &input.current)?;
-    let sealed = match verified {
+    let new = match verified {
         Some(_) => Some(hash(service, caller.account, &input.new)?),
         None => None,
     };
@@ -45,8 +46,8 @@ pub fn change_password(service: &Service, call: &Call, proof: &Person, input: Ch
         if prove(tx, core, &caller, verified.as_ref(), input.totp_code, occasion)?.is_none() {
             return Ok(Err(wrong_credential()));
         }
-        let sealed = sealed.as_ref().ok_or_else(|| Error::internal("a proven password without the next one"))?;
-        tx.set_password(caller.account, sealed, now)?;
+        let new = new.as_ref().ok_or_else(|| Error::internal("a proven password without the next one"))?;
+        tx.set_password(caller.account, &new.seal(core), now)?;
         let party = Some(caller.party());
         tx.append(NewEvent::of(EventType::PasswordChanged).by(party.clone()).to(party.clone()), occasion)?;
         revoke_all(tx, &caller.party(), party, RevokeReason::PasswordChanged, Some(caller.jti), occasion)?;
@@ -65,12 +66,12 @@ pub fn set_password(service: &Service, call: &Call, proof: &Admin, input: SetPas
         return Err(Error::conflict("a system account has no password"));
     }
     service.policy().check_new_password(&account.username, &input.new)?;
-    let sealed = hash(service, account.id, &input.new)?;
+    let new = hash(service, account.id, &input.new)?;
     let occasion = service.occasion(call);
     let admin = proof.party();
-    service.write_as(proof, move |tx, _| {
+    service.write_as(proof, move |tx, core| {
         let account = living(tx.account(account.id)?)?;
-        tx.set_password(account.id, &sealed, occasion.time.timestamp())?;
+        tx.set_password(account.id, &new.seal(core), occasion.time.timestamp())?;
         let party = Party { id: account.id, username: account.username };
         tx.append(NewEvent::of(EventType::PasswordReset).by(admin.clone()).to(Some(party.clone())), occasion)?;
         revoke_all(tx, &party, admin.clone(), RevokeReason::PasswordReset, None, occasion).map(drop)
@@ -85,7 +86,7 @@ pub fn enroll_totp(service: &Service, call: &Call, proof: &Person, input: Enroll
     let caller = proof.caller().clone();
     let verified = verify(service, caller.account, &input.password)?;
     let secret: SecretBytes = Zeroizing::new(random::bytes::<{ totp::SECRET_LEN }>()?.to_vec());
-    let sealed = service.core.seal(&pending_place(caller.account), nonce()?, &secret);
+    let nonce = nonce()?;
     let enrolment = TotpEnrolment {
         secret: totp::base32(&secret),
         uri: totp::uri(&service.policy().issuer_host, caller.username.as_str(), &secret),
@@ -95,6 +96,7 @@ pub fn enroll_totp(service: &Service, call: &Call, proof: &Person, input: Enroll
         if prove(tx, core, &caller, verified.as_ref(), input.totp_code, occasion)?.is_none() {
             return Ok(false);
         }
+        let sealed = core.seal(&pending_place(caller.account), nonce, &secret);
         tx.set_pending_totp(caller.account, &sealed, occasion.time.timestamp())?;
         let party = Some(caller.party());
         tx.append(NewEvent::of(EventType::TotpEnrolled).by(party.clone()).to(party), occasion)?;
@@ -229,19 +231,19 @@ pub fn delete_pg_credentials(service: &Service, call: &Call, proof: &Admin, acco
 }
 
 /// The stored hash, if the password fits it. Slow.
-fn verify(service: &Service, account: AccountId, given: &Password) -> Result<Option<Sealed>> {
+fn verify(service: &Service, account: AccountId, given: &Password) -> Result<Option<Verified>> {
     let row = service.store.read(|view| view.login_row(account))?.ok_or_else(Error::unauthorized)?;
     let sealed = row.password.ok_or_else(|| Error::internal("a human account without a password"))?;
     let phc = service.core.open(&password_place(account), &sealed)?;
     let verdict = service.slots.run(|memory| password::verify(memory, given, &phc))?;
-    Ok(verdict.matches.then_some(sealed))
+    Ok(verdict.matches.then(|| Verified::new(account, sealed, phc)))
 }
 
-/// A new password, hashed and sealed. Slow.
-fn hash(service: &Service, account: AccountId, new: &Password) -> Result<Sealed> {
+/// A new password, hashed. Slow.
+fn hash(service: &Service, account: AccountId, new: &Password) -> Result<NewHash> {
     let salt = random::bytes()?;
     let phc = service.slots.run(|memory| password::hash(memory, new, service.policy().argon2, salt))?;
-    Ok(service.core.seal(&password_place(account), nonce()?, &phc))
+    NewHash::new(account, phc)
 }
 
 /// Decides whether the caller has proved to be themselves once more: the password is still the one that was verified,
@@ -251,7 +253,7 @@ fn prove(
     tx: &Tx<'_>,
     core: &Core,
     caller: &Caller,
-    verified: Option<&Sealed>,
+    verified: Option<&Verified>,
     code: Option<TotpCode>,
     occasion: Occasion,
 ) -> Result<Option<LoginRow>> {
@@ -260,7 +262,7 @@ fn prove(
     let wrong = if now < row.totp.locked_until {
         // What is held back is codes, where there are any; nobody is guessing at the password.
         Some(if row.account.totp_enabled { "totp" } else { "password" })
-    } else if verified.is_none() || verified != row.password.as_ref() {
+    } else if !verified.map_or(Ok(false), |verified| verified.is_still(core, row.password.as_ref()))? {
         count_failure(tx, caller.account, &row.totp, now)?;
         Some("password")
     } else if row.account.totp_enabled {

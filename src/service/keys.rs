@@ -113,7 +113,7 @@ impl Service {
     pub fn ensure_signing_keys(&self) -> Result<()> {
         for purpose in [KeyPurpose::Token, KeyPurpose::Audit] {
             let now = self.now();
-            if self.store.read(|view| view.signing_key_at(purpose, now))?.is_some() {
+            if self.store.read(|view| view.signing_key_for(purpose, now))?.is_some() {
                 continue;
             }
             let occasion = self.occasion(&Call::default());
@@ -134,7 +134,7 @@ impl Service {
 /// Trouble with the file.
 pub fn public_key(service: &Service, _: &Call, (): ()) -> Result<PublicKey> {
     let now = service.now();
-    let row = service.store.read(|view| view.signing_key_at(KeyPurpose::Token, now))?;
+    let row = service.store.read(|view| view.signing_key_for(KeyPurpose::Token, now))?;
     row.map(|row| public(&row)).ok_or_else(|| Error::internal("there is no token signing key in force"))
 }
 
@@ -163,7 +163,7 @@ pub(super) fn make_key(
     occasion: Occasion,
 ) -> Result<Option<String>> {
     let now: Timestamp = occasion.time.timestamp();
-    if tx.signing_key_at(purpose, now)?.is_some() {
+    if tx.signing_key_for(purpose, now)?.is_some() {
         return Ok(None);
     }
     insert_key(tx, core, purpose, seed, nonce, now, occasion).map(Some)

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod backup;
 mod check;
 pub mod credentials;
+mod hashed;
 mod issue;
 pub mod keys;
 mod living;
@@ -200,10 +201,10 @@ impl Service {
 }
 
 impl Core {
-    /// The key that signs now, as this transaction sees it.
+    /// The key that signs for one who goes by `now`, as this transaction sees it.
     fn signer(&self, view: &View<'_>, purpose: KeyPurpose, now: Timestamp) -> Result<Arc<SigningKey>> {
         let row = view
-            .signing_key_at(purpose, now)?
+            .signing_key_for(purpose, now)?
             .ok_or_else(|| Error::internal(format!("there is no {purpose} signing key in force")))?;
         self.open_key(&row)
     }

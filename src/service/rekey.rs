@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::access::Admin;
 use super::credentials::{pending_place, pg_place};
+use super::hashed::password_place;
 use super::keys::{MasterSecret, new_master, private_key_place};
-use super::session::{password_place, totp_place};
+use super::session::totp_place;
 use super::{Call, Core, Service, nonce};
 use crate::crypto::seal::{self, Place};
 use crate::error::{Error, Result};
@@ -175,7 +176,7 @@ fn empty_log(service: &Service) -> Result<()> {
         if begun.elapsed() > LOG_PATIENCE {
             return Err(Error::internal(
                 "the key is changed, but a long read keeps the old wrapped key in the write-ahead log; \
-                 run any mciasdb command once it is over",
+                 it goes with the log when the last program closes the database",
             ));
         }
         std::thread::sleep(Duration::from_millis(50));

@@ -32,7 +32,8 @@ pub fn list(service: &Service, _: &Admin) -> Result<Vec<KeyRow>> {
 pub fn rotate(service: &Service, call: &Call, proof: &Admin, soak: i64) -> Result<String> {
     let occasion = service.occasion(call);
     let now = occasion.time.timestamp();
-    let signs_from = now.plus(soak);
+    // Whole seconds, of which the present one is partly over.
+    let signs_from = now.plus(soak).plus(i64::from(soak > 0));
     let (seed, nonce) = (random::key()?, nonce()?);
     let policy = service.policy();
     let longest = policy.default_expiry.max(policy.admin_expiry).max(policy.service_expiry);
@@ -69,7 +70,7 @@ pub fn rotate_audit(service: &Service, call: &Call, proof: &Admin) -> Result<Str
 }
 
 /// Revokes a compromised token key at once: none of its tokens counts from here on. Where it was the one that signs,
-/// another takes over. The rows of its tokens are marked afterwards, in small batches; gives how many were live.
+/// another takes over; where it was to take over, the one that signs goes on. The rows of its tokens are marked afterwards, in small batches; gives how many were live.
 ///
 /// # Errors
 /// `NotFound`; `Conflict` for an audit key.
@@ -85,6 +86,10 @@ pub fn revoke(service: &Service, call: &Call, proof: &Admin, kid: &str) -> Resul
         }
         if tx.revoke_signing_key(&named, now)? {
             tx.append(NewEvent::of(EventType::SigningKeyRevoked).with("kid", named.as_str()), occasion)?;
+        }
+        if key.signs_from > now {
+            // It was to relieve another.
+            tx.sign_on(KeyPurpose::Token, now)?;
         }
         if tx.signing_key_at(KeyPurpose::Token, now)?.is_none() {
             match tx.soaking_key(KeyPurpose::Token, now)? {

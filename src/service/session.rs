@@ -2,9 +2,10 @@
 
 use super::access::{AnyToken, Person, Session};
 use super::check::check;
+use super::hashed::{NewHash, Verified, password_place};
 use super::issue::{Grant, issue};
 use super::policy::MAX_PASSWORD_BYTES;
-use super::{Call, Core, Service, nonce};
+use super::{Call, Core, Service};
 use crate::crypto::seal::Place;
 use crate::crypto::{password, totp};
 use crate::error::{Error, Result};
@@ -16,7 +17,6 @@ use crate::model::token::{
     Amr, CheckTerms, ExchangeToken, Guarded, IssuedToken, Jti, Login, RevokeReason, ValidateToken, Validation, WhoAmI,
 };
 use crate::random;
-use crate::secret::Sealed;
 use crate::store::{LoginRow, TotpRow, Tx};
 
 /// Wrong codes in a row before codes are held back.
@@ -25,11 +25,6 @@ const TOTP_FAILURES_ALLOWED: i64 = 5;
 const TOTP_FIRST_HOLD: i64 = 30;
 /// The longest time codes are held back, in seconds.
 const TOTP_LONGEST_HOLD: i64 = 3600;
-
-/// Where an account's password hash is sealed.
-pub(super) fn password_place(account: AccountId) -> Place {
-    Place::new("accounts", "password_enc", &account.to_string())
-}
 
 /// Where an account's TOTP secret is sealed.
 pub(super) fn totp_place(account: AccountId) -> Place {
@@ -41,9 +36,9 @@ struct Hashed {
     /// The account of that name, if there was one.
     account: Option<AccountId>,
     /// The stored hash that the password fits.
-    verified: Option<Sealed>,
+    verified: Option<Verified>,
     /// The same password under today's parameters, where the stored hash has others.
-    rehashed: Option<Sealed>,
+    rehashed: Option<NewHash>,
 }
 
 /// `POST /v1/auth/login`. Every failure is the same refusal after the same work; what it was is in the audit log.
@@ -71,7 +66,7 @@ pub fn login(service: &Service, call: &Call, input: Login) -> Result<IssuedToken
             Judged::In { amr } => {
                 let row = found.as_ref().ok_or_else(|| Error::internal("a login without an account"))?;
                 if let Some((old, new)) = hashed.verified.as_ref().zip(hashed.rehashed.as_ref()) {
-                    tx.replace_password_hash(row.account.id, old, new)?;
+                    tx.replace_password_hash(row.account.id, old.sealed(), &new.seal(core))?;
                 }
                 let with_totp = amr.contains(&Amr::Otp);
                 let event = NewEvent::of(EventType::LoginOk)
@@ -122,7 +117,7 @@ fn hash(service: &Service, name: Option<&Username>, input: &Login) -> Result<Has
     };
     let phc = service.core.open(&password_place(id), &sealed)?;
     let wanted = service.policy().argon2;
-    let (salt, nonce) = (random::bytes()?, nonce()?);
+    let salt = random::bytes()?;
     let (matches, rehashed) = service.slots.run(|memory| {
         let verdict = password::verify(memory, &input.password, &phc)?;
         let outdated = verdict.matches && verdict.params != wanted;
@@ -131,8 +126,8 @@ fn hash(service: &Service, name: Option<&Username>, input: &Login) -> Result<Has
     })?;
     Ok(Hashed {
         account,
-        rehashed: rehashed.map(|phc| service.core.seal(&password_place(id), nonce, &phc)),
-        verified: matches.then_some(sealed),
+        rehashed: rehashed.map(|phc| NewHash::new(id, phc)).transpose()?,
+        verified: matches.then(|| Verified::new(id, sealed, phc)),
     })
 }
 
@@ -167,6 +162,7 @@ fn judge(
         let target = former.map(|account| Party { id: account.id, username: account.username });
         return Ok(Judged::Out { reason, target });
     };
+    let is_still = || hashed.verified.as_ref().map_or(Ok(false), |v| v.is_still(core, row.password.as_ref()));
     let reason = if row.account.account_type == AccountType::System {
         Some(LoginFailure::SystemAccount)
     } else if row.account.status == AccountStatus::Suspended {
@@ -175,8 +171,8 @@ fn judge(
         Some(LoginFailure::Deleted)
     } else if malformed {
         Some(LoginFailure::Malformed)
-    } else if hashed.verified.is_none() || hashed.verified != row.password {
-        // The second: the password was changed while this one was being hashed.
+    } else if !is_still()? {
+        // It never fitted, or it was changed while it was being hashed.
         Some(LoginFailure::BadPassword)
     } else {
         None

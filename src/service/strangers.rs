@@ -3,8 +3,8 @@
 use std::sync::PoisonError;
 
 use super::Service;
+use super::hashed::password_place;
 use super::policy::ParamsInUse;
-use super::session::password_place;
 use crate::crypto::password::{Params, params_of};
 use crate::error::Result;
 

@@ -15,7 +15,7 @@ use crate::crypto::password::{self, Params};
 use crate::crypto::totp;
 use crate::error::Kind;
 use crate::model::account::{Account, AccountType, NewAccount, RoleName, Username};
-use crate::model::credential::TotpCode;
+use crate::model::credential::{ChangePassword, EnrollTotp, SetPassword, TotpCode};
 use crate::model::token::{Audience, ExchangeToken, IssuedToken, Login, ValidateToken, Validation};
 use crate::secret::{BearerToken, KeyBytes, Password};
 
@@ -212,7 +212,7 @@ fn a_password_changed_while_it_was_hashed_logs_nobody_in() {
     let phc = f.service.slots.run(|memory| {
         password::hash(memory, &Password::new("another password altogether".into()), policy().argon2, [3; 16]).unwrap()
     });
-    let sealed = f.service.core.seal(&session::password_place(alice.id), [9; 12], &phc);
+    let sealed = f.service.core.seal(&hashed::password_place(alice.id), [9; 12], &phc);
     let set = format!(
         "UPDATE accounts SET password_enc = x'{}', password_nonce = x'{}'",
         hex(&sealed.ciphertext),
@@ -221,6 +221,56 @@ fn a_password_changed_while_it_was_hashed_logs_nobody_in() {
     refused(f.paused(|service| login(service, "alice", PASSWORD, None), || f.sql(&set)), Kind::Unauthorized);
     assert_eq!(f.last_event().1, r#"{"reason":"bad_password"}"#);
     assert!(login(&f.service, "alice", "another password altogether", None).is_ok());
+}
+
+/// Another data key, as `mciasdb rekey --new-data-key` makes it.
+fn change_data_key(f: &Fixture) {
+    let admin = Admin::maintenance(&f.service);
+    let master = MasterSecret::KeyFile(KeyBytes::new([1; 32]));
+    rekey::begin_data_key(&f.service, &admin).unwrap();
+    rekey::reseal(&f.service, &admin, &mut |_| {}).unwrap();
+    assert!(rekey::finish_data_key(&f.service, &CALL, &admin, &master).unwrap());
+}
+
+#[test]
+fn a_password_that_is_sealed_again_while_it_is_hashed_is_still_right() {
+    let f = Fixture::new();
+    f.human("alice");
+    let issued = f.paused(|service| login(service, "alice", PASSWORD, None), || change_data_key(&f)).unwrap();
+    let change = |service: &Service| {
+        let input = ChangePassword {
+            current: Password::new(PASSWORD.into()),
+            new: Password::new("quite another passphrase".into()),
+            totp_code: None,
+        };
+        credentials::change_password(service, &CALL, &person(service, &issued.token), input)
+    };
+    f.paused(change, || change_data_key(&f)).unwrap();
+    assert!(login(&f.service, "alice", "quite another passphrase", None).is_ok());
+}
+
+#[test]
+fn what_is_hashed_while_the_data_key_is_changed_is_sealed_under_the_new_one() {
+    let f = Fixture::with(Policy { argon2: Params { time: 2, ..policy().argon2 }, ..policy() });
+    let nothing_is_lost = || {
+        let current = f.service.core.data_keys().current_id();
+        assert_eq!(f.service.store.read(|view| view.count_sealed_under_others(current)).unwrap(), 0);
+    };
+    let alice = f.paused(|_| f.human("alice"), || change_data_key(&f));
+    nothing_is_lost();
+    let set = |service: &Service| {
+        let input = SetPassword { account: alice.id, new: Password::new("quite another passphrase".into()) };
+        credentials::set_password(service, &CALL, &Admin::maintenance(service), input)
+    };
+    f.paused(set, || change_data_key(&f)).unwrap();
+    nothing_is_lost();
+    let issued = login(&f.service, "alice", "quite another passphrase", None).unwrap();
+    let enroll = |service: &Service| {
+        let input = EnrollTotp { password: Password::new("quite another passphrase".into()), totp_code: None };
+        credentials::enroll_totp(service, &CALL, &person(service, &issued.token), input)
+    };
+    f.paused(enroll, || change_data_key(&f)).unwrap();
+    nothing_is_lost();
 }
 
 #[test]
@@ -465,6 +515,104 @@ fn a_key_that_another_process_made_is_found() {
     other.ensure_signing_keys().unwrap();
     let issued = login(&other, "alice", PASSWORD, None).unwrap();
     assert!(is_good(&f.service, &issued.token));
+}
+
+/// A person's session; a token for MCIAS itself that was got with it; one for another service that was got with that.
+/// Each under a key of its own, whose `kid`s come with them.
+fn three_generations(f: &Fixture) -> [(IssuedToken, String); 3] {
+    let admin = Admin::maintenance(&f.service);
+    let signing = || f.one::<String>("SELECT kid FROM signing_keys WHERE purpose = 'token' ORDER BY id DESC LIMIT 1");
+    let exchange = |token: &BearerToken, audience: &str| {
+        rotation::rotate(&f.service, &CALL, &admin, 0).unwrap();
+        let input = ExchangeToken { audience: Audience::parse(audience).unwrap() };
+        session::exchange(&f.service, &CALL, &session_of(&f.service, token), input).unwrap()
+    };
+    let session = (f.login("alice").unwrap(), signing());
+    let own = (exchange(&session.0.token, policy().issuer.as_str()), signing());
+    let files = (exchange(&own.0.token, "files"), signing());
+    [session, own, files]
+}
+
+#[test]
+fn a_revoked_key_takes_along_what_was_got_with_its_tokens() {
+    for revoked in 0..3 {
+        let f = Fixture::new();
+        f.human("alice");
+        let tokens = three_generations(&f);
+        let live = f.login("alice").unwrap();
+        let admin = Admin::maintenance(&f.service);
+        rotation::revoke(&f.service, &CALL, &admin, &tokens[revoked].1).unwrap();
+        let good: Vec<_> = tokens.iter().map(|(issued, _)| is_good(&f.service, &issued.token)).collect();
+        let expected: Vec<_> = (0..3).map(|n| n < revoked).collect();
+        assert_eq!(good, expected, "the key of number {revoked} was revoked");
+        assert_eq!(is_good(&f.service, &live.token), revoked < 2, "of another session, under the newest key");
+    }
+}
+
+#[test]
+fn a_revoked_key_counts_at_once_and_its_tokens_are_marked_also_by_a_second_try() {
+    let f = Fixture::new();
+    f.human("alice");
+    let [(session, kid), (own, _), (files, _)] = three_generations(&f);
+    // So far has a revocation come that was killed.
+    f.sql(&format!("UPDATE signing_keys SET revoked_at = {NOW} WHERE kid = '{kid}'"));
+    assert!(!is_good(&f.service, &session.token) && !is_good(&f.service, &own.token));
+    let count = rotation::revoke(&f.service, &CALL, &Admin::maintenance(&f.service), &kid).unwrap();
+    assert_eq!(count, 3);
+    assert!(!is_good(&f.service, &files.token));
+}
+
+#[test]
+fn where_a_key_is_revoked_that_waits_to_sign_the_one_before_goes_on() {
+    let f = Fixture::new();
+    f.human("alice");
+    let admin = Admin::maintenance(&f.service);
+    let first = keys::public_key(&f.service, &CALL, ()).unwrap().kid;
+    let waiting = rotation::rotate(&f.service, &CALL, &admin, 600).unwrap();
+    rotation::revoke(&f.service, &CALL, &admin, &waiting).unwrap();
+    for _ in 0..3 {
+        f.clock.fetch_add(601_000, Ordering::SeqCst);
+        assert_eq!(keys::public_key(&f.service, &CALL, ()).unwrap().kid, first);
+        assert!(f.login("alice").is_ok());
+    }
+    let next = rotation::rotate(&f.service, &CALL, &admin, 0).unwrap();
+    assert_eq!(keys::public_key(&f.service, &CALL, ()).unwrap().kid, next);
+}
+
+#[test]
+fn a_soak_is_no_shorter_than_was_asked() {
+    let f = Fixture::new();
+    let signing = || keys::public_key(&f.service, &CALL, ()).unwrap().kid;
+    for ms in [0, 1, 500, 999] {
+        let begun = (NOW + 10 * (ms + 1)) * 1000 + ms;
+        f.clock.store(begun, Ordering::SeqCst);
+        let former = signing();
+        let kid = rotation::rotate(&f.service, &CALL, &Admin::maintenance(&f.service), 2).unwrap();
+        f.clock.store(begun + 1999, Ordering::SeqCst);
+        assert_eq!(signing(), former);
+        f.clock.store(begun + 3000, Ordering::SeqCst);
+        assert_eq!(signing(), kid);
+    }
+}
+
+#[test]
+fn a_write_that_waited_while_the_key_was_replaced_finds_one_that_signs() {
+    let f = Fixture::new();
+    f.human("alice");
+    let kids = || f.one::<i64>("SELECT count(*) FROM signing_keys");
+    let before = kids();
+    // The time that a write goes by is read before its turn comes: it may be one before the only key there is now.
+    for seconds in [1, 5, 240] {
+        f.clock.fetch_add(1_000_000, Ordering::SeqCst);
+        let signing = keys::public_key(&f.service, &CALL, ()).unwrap().kid;
+        rotation::revoke(&f.service, &CALL, &Admin::maintenance(&f.service), &signing).unwrap();
+        f.clock.fetch_sub(seconds * 1000, Ordering::SeqCst);
+        assert!(f.login("alice").is_ok(), "{seconds} s before it");
+        assert_ne!(keys::public_key(&f.service, &CALL, ()).unwrap().kid, signing);
+        f.service.ensure_signing_keys().unwrap();
+        f.clock.fetch_add(seconds * 1000, Ordering::SeqCst);
+    }
+    assert_eq!(kids(), before + 3, "each revocation made one, and a clock that is a little behind none");
 }
 
 #[test]

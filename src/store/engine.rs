@@ -9,6 +9,7 @@ use std::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use super::audit::{append, newest_time};
 use super::files::{beside, folder_of, settle};
@@ -80,10 +81,20 @@ pub(super) fn connect(path: &Path) -> Result<Connection> {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
         connection.pragma_update_and_check(None, "journal_size_limit", 4 << 20, |_| Ok(()))?;
+        // The writer does it, and sees how it goes.
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
         connection.pragma_update(None, "temp_store", "memory")?;
         Ok(connection)
     };
-    open().map_err(|e: rusqlite::Error| cannot_open(path, e))
+    open().map_err(|e: rusqlite::Error| {
+        let read_only = statvfs(path).is_ok_and(|disk| disk.f_flag.contains(StatVfsMountFlags::RDONLY));
+        match e.sqlite_error_code() {
+            Some(ErrorCode::CannotOpen) if read_only => {
+                cannot_open(path, format!("{e}: its disk is read-only, and SQLite has to make files beside it"))
+            }
+            _ => cannot_open(path, e),
+        }
+    })
 }
 
 /// Opens a connection that only reads.
@@ -201,7 +212,10 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path, occasion: Occasi
     if found > target {
         return Err(wrong_version(found));
     }
-    if found > 0 && found < target {
+    if found == target {
+        return Ok(());
+    }
+    if found > 0 {
         copy_before(connection, path, target)?;
     }
     for (index, migration) in migrations.iter().enumerate() {
@@ -290,6 +304,78 @@ mod tests {
         connection.pragma_update(None, "user_version", schema::LATEST + 1).unwrap();
         let error = migrate(&mut connection, &path, occasion(), schema::MIGRATIONS).unwrap_err();
         assert!(error.to_string().contains("newer"), "{error}");
+    }
+
+    /// Killed at moments spread evenly over its time, in a process of its own: this test, called once more.
+    /// `MCIAS_KILLS` as in `tests/kill.rs`.
+    #[test]
+    fn a_migration_killed_at_any_moment_is_there_whole_or_not_at_all() {
+        const ROWS: i64 = 1500;
+        let second = "CREATE TABLE more (id INTEGER PRIMARY KEY, value BLOB NOT NULL) STRICT;
+            INSERT INTO more (value) SELECT zeroblob(2000) FROM server_config;
+            UPDATE server_config SET value = zeroblob(3000);";
+        let migrations = [schema::MIGRATIONS, &[second]].concat();
+        let again = |path: &Path| migrate(&mut connect(path).unwrap(), path, occasion(), &migrations).unwrap();
+        if let Some(path) = std::env::var_os("MCIAS_TEST_MIGRATES") {
+            return again(Path::new(&path));
+        }
+        let one = |connection: &Connection, sql: &str| -> i64 { connection.query_row(sql, [], |r| r.get(0)).unwrap() };
+        let sound = |connection: &Connection| {
+            connection.query_row("PRAGMA integrity_check", [], |r| r.get::<_, String>(0)).unwrap() == "ok"
+        };
+        let dir = folder();
+        let (model, path) = (dir.path().join("model.db"), dir.path().join("t.db"));
+        create_file(&model).unwrap();
+        let mut connection = connect(&model).unwrap();
+        migrate(&mut connection, &model, occasion(), schema::MIGRATIONS).unwrap();
+        let fill = "WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+            INSERT INTO server_config SELECT n, zeroblob(100) FROM n";
+        connection.execute(fill, [ROWS]).unwrap();
+        drop(connection);
+        let copy = dir.path().join(format!("t.db.before-v{}", schema::LATEST + 1));
+        let begin = || {
+            for name in ["t.db", "t.db-wal", "t.db-shm"] {
+                let _ = std::fs::remove_file(dir.path().join(name)); // not always there
+            }
+            let _ = std::fs::remove_file(&copy);
+            std::fs::copy(&model, &path).unwrap();
+            let name = "store::engine::tests::a_migration_killed_at_any_moment_is_there_whole_or_not_at_all";
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            child.args([name, "--exact"]).env("MCIAS_TEST_MIGRATES", &path).stdout(std::process::Stdio::null());
+            child.spawn().unwrap()
+        };
+        let begun = std::time::Instant::now();
+        assert!(begin().wait().unwrap().success());
+        let takes = begun.elapsed();
+
+        let kills: u32 = std::env::var("MCIAS_KILLS").map_or(12, |n| n.parse::<u32>().unwrap().div_ceil(9));
+        let mut came_to = [0; 2];
+        for n in 0..kills {
+            let mut child = begin();
+            std::thread::sleep(takes * n / kills);
+            child.kill().unwrap();
+            child.wait().unwrap();
+
+            let connection = connect(&path).unwrap();
+            let done = version(&connection).unwrap() - schema::LATEST;
+            came_to[done as usize] += 1;
+            assert!(sound(&connection));
+            assert_eq!(one(&connection, "SELECT count(*) FROM sqlite_schema WHERE name = 'more'"), done);
+            let changed = one(&connection, "SELECT count(*) FROM server_config WHERE length(value) = 3000");
+            assert_eq!(changed, done * ROWS);
+            assert_eq!(one(&connection, "SELECT count(*) FROM audit_log"), schema::LATEST + done);
+            drop(connection);
+            assert!(done == 0 || copy.exists(), "it was migrated before there was a copy");
+            again(&path);
+            let connection = connect(&path).unwrap();
+            assert!(sound(&connection) && version(&connection).unwrap() == schema::LATEST + 1);
+            assert_eq!(one(&connection, "SELECT count(*) FROM more"), ROWS);
+            let copy = connect(&copy).unwrap();
+            assert!(sound(&copy) && version(&copy).unwrap() == schema::LATEST);
+            assert_eq!(one(&copy, "SELECT count(*) FROM server_config WHERE length(value) = 100"), ROWS);
+        }
+        println!("{kills} kills within {} ms, {} of them after it was done", takes.as_millis(), came_to[1]);
+        assert!(came_to[0] > 0);
     }
 
     #[test]

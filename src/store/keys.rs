@@ -62,12 +62,16 @@ statements! {
     AT Walk = concat!(columns!(), "WHERE purpose = ?1 AND revoked_at IS NULL AND signs_from <= ?2
         AND (retired_at IS NULL OR retired_at > ?2) AND (verify_until IS NULL OR verify_until > ?2)
         ORDER BY signs_from DESC, id DESC LIMIT 1");
+    NEXT Walk = concat!(columns!(), "WHERE purpose = ?1 AND revoked_at IS NULL AND signs_from > ?2
+        AND (retired_at IS NULL OR retired_at > ?2) ORDER BY signs_from, id LIMIT 1");
     SOAKING Walk = "SELECT kid FROM signing_keys
         WHERE purpose = ?1 AND revoked_at IS NULL AND signs_from > ?2 ORDER BY id LIMIT 1";
     LAST_EXPIRY Search = "SELECT max(expires_at) FROM token_revocation";
     RETIRE Search = "UPDATE signing_keys SET retired_at = ?2, verify_until = ?3 WHERE kid = ?1";
     REVOKE Search = "UPDATE signing_keys SET revoked_at = ?2 WHERE kid = ?1 AND revoked_at IS NULL";
     SIGN_FROM Search = "UPDATE signing_keys SET signs_from = ?2 WHERE kid = ?1";
+    SIGN_ON Walk = "UPDATE signing_keys SET retired_at = NULL, verify_until = NULL
+        WHERE purpose = ?1 AND revoked_at IS NULL AND retired_at > ?2";
     INSERT Search = "INSERT INTO signing_keys
         (kid, purpose, public_key, private_key_enc, private_key_nonce, created_at, signs_from)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -92,6 +96,16 @@ impl View<'_> {
     /// The key that signs at `now`: of several, the one that began last.
     pub fn signing_key_at(&self, purpose: KeyPurpose, now: Timestamp) -> Result<Option<KeyRow>> {
         self.row(AT, (purpose.as_str(), now), key)
+    }
+
+    /// The key that signs, for one who goes by `now`: in force then, or else the first that comes after. There may be
+    /// none in force where a key was replaced at once while a write was waiting with its time, or where the clock was
+    /// put back a little.
+    pub fn signing_key_for(&self, purpose: KeyPurpose, now: Timestamp) -> Result<Option<KeyRow>> {
+        match self.signing_key_at(purpose, now)? {
+            None => self.row(NEXT, (purpose.as_str(), now), key),
+            found => Ok(found),
+        }
     }
 
     /// A key that is published and doesn't sign yet.
@@ -128,6 +142,11 @@ impl Tx<'_> {
     /// Revokes a key: what it signed counts no more; `false` where it was revoked before.
     pub fn revoke_signing_key(&self, kid: &str, now: Timestamp) -> Result<bool> {
         Ok(self.run(REVOKE, (kid, now))? == 1)
+    }
+
+    /// Lets a key that would have been relieved go on signing.
+    pub fn sign_on(&self, purpose: KeyPurpose, now: Timestamp) -> Result<()> {
+        self.run(SIGN_ON, (purpose.as_str(), now)).map(drop)
     }
 
     /// Lets a key that waits sign from `now` on.

@@ -29,14 +29,13 @@ impl ServerLock {
         let path = beside(database, ".lock");
         let cannot = |e: std::io::Error| Error::internal(format!("cannot open the lock file {}: {e}", path.display()));
         let new = !path.exists();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(cannot)?;
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let opened = opened.or_else(|e| match Errno::from_io_error(&e) {
+            // A file that is there can be locked on a read-only disk as well.
+            Some(Errno::ROFS) => File::open(&path),
+            _ => Err(e),
+        });
+        let file = opened.map_err(cannot)?;
         if new {
             // Made by root for a server that isn't: it has to be able to open it.
             settle(&file, folder_of(database), 0o600).map_err(cannot)?;

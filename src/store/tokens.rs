@@ -108,13 +108,11 @@ statements! {
         ON CONFLICT (account_id, audience) DO UPDATE SET jti = excluded.jti";
     FORGET_SYSTEM_TOKENS Search = "DELETE FROM system_tokens
         WHERE account_id = (SELECT id FROM accounts WHERE uuid = ?1)";
-    REVOKE_BY_KEY Search = "UPDATE token_revocation SET revoked_at = ?4, revoke_reason = 'key_revoked'
-        WHERE id > ?1 AND id <= ?2 AND kid = ?3 AND revoked_at IS NULL AND expires_at > ?4";
-    REVOKE_WITH_KEY Search = "WITH RECURSIVE gone (jti) AS (
-            SELECT child.jti FROM token_revocation AS root JOIN token_revocation AS child ON child.parent_jti = root.jti
-                WHERE root.id > ?1 AND root.id <= ?2 AND root.kid = ?3
+    REVOKE_BY_KEY Search = "WITH RECURSIVE gone (jti) AS (
+            SELECT jti FROM token_revocation WHERE id > ?1 AND id <= ?2 AND kid = ?3 AND expires_at > ?4
             UNION SELECT token_revocation.jti FROM gone JOIN token_revocation ON token_revocation.parent_jti = gone.jti)
-        UPDATE token_revocation SET revoked_at = ?4, revoke_reason = 'parent_revoked'
+        UPDATE token_revocation
+        SET revoked_at = ?4, revoke_reason = CASE kid WHEN ?3 THEN 'key_revoked' ELSE 'parent_revoked' END
         WHERE jti IN (SELECT jti FROM gone) AND revoked_at IS NULL AND expires_at > ?4";
     LAST_ID Search = "SELECT max(id) FROM token_revocation";
     PRUNE Search = "DELETE FROM token_revocation WHERE id IN (
@@ -255,9 +253,7 @@ impl Tx<'_> {
     /// Marks the live tokens of a revoked key, of those after the place `after` up to `to`, and every token that was
     /// got with one of them, whatever its key; gives how many.
     pub fn revoke_tokens_of_key(&self, kid: &str, after: i64, to: i64, now: Timestamp) -> Result<u64> {
-        let own = self.run(REVOKE_BY_KEY, (after, to, kid, now))?;
-        let with_them = self.run(REVOKE_WITH_KEY, (after, to, kid, now))?;
-        Ok((own + with_them) as u64)
+        self.run(REVOKE_BY_KEY, (after, to, kid, now)).map(|count| count as u64)
     }
 
     /// Lets a token, and those got with it, live until `at` and no longer.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
+use tracing::error;
 
 use super::engine::{self, Fault};
 use super::{Condition, Tx, View, schema};
@@ -16,6 +17,9 @@ use crate::error::{Error, Result};
 
 /// How many waiting writes share a transaction at most.
 const BATCH: usize = 32;
+
+/// From how many pages on the write-ahead log is brought into the database.
+const LOG_PAGES: i64 = 1000;
 
 /// The writer thread; dropping it finishes what is queued and closes the connection.
 pub(super) struct Writer {
@@ -105,6 +109,26 @@ fn serve(connection: Connection, queue: Receiver<Box<dyn Job>>, condition: Arc<A
                 }
             }
         }
+        shorten_log(&connection, &condition);
+    }
+}
+
+/// Brings the log into the database once it is long. SQLite would do it at a commit, and keep it to itself where the
+/// database can't be written or synced; what is in the log is safe, but the file is no longer to be trusted.
+fn shorten_log(connection: &Connection, condition: &AtomicU8) {
+    if Condition::load(condition).refusal().is_some() {
+        return;
+    }
+    let pages = |how| connection.prepare_cached(how)?.query_row([], |row| row.get::<_, i64>(1));
+    let done = pages("PRAGMA wal_checkpoint(NOOP)").and_then(|long| match long {
+        LOG_PAGES.. => pages("PRAGMA wal_checkpoint(PASSIVE)"),
+        _ => Ok(long),
+    });
+    if let Err(error) = done
+        && let (Some(Fault::Io), error) = engine::judge(error)
+    {
+        error!(cause = %error, "the database's log can't be brought into it");
+        condition.store(Condition::Failed as u8, Ordering::Release);
     }
 }
 

@@ -87,6 +87,25 @@ impl Instance {
         self.events().pop().expect("an event")
     }
 
+    /// Puts an event at the end of the chain, so many seconds after now.
+    pub fn event_in_the_future(&self, seconds: i64) {
+        let last = self.last_event();
+        let event = Event {
+            id: last.id + 1,
+            time_ms: (super::now() + seconds) * 1000,
+            kind: "server_started".to_owned(),
+            via: "server".to_owned(),
+            actor: Value::Null,
+            target: Value::Null,
+            ip: None,
+            details: json!({}),
+            hash: Vec::new(),
+        };
+        let sql =
+            "INSERT INTO audit_log (id, event_time, event_type, via, details, hash) VALUES (?1, ?2, ?3, ?4, '{}', ?5)";
+        self.sql(sql, (event.id, event.time_ms, &event.kind, &event.via, event.chained(&last.hash)));
+    }
+
     /// Recomputes the whole chain and every checkpoint, and checks the file itself.
     #[track_caller]
     pub fn is_sound(&self) -> Vec<Event> {

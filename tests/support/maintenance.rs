@@ -1,13 +1,15 @@
-//! `mciasdb` on an instance, and file systems of a test's own.
+//! `mciasdb` on an instance, as an operator calls it: run to its end, and held to what the command line promises. And
+//! file systems of a test's own.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use super::instance::{Instance, MCIAS};
 
 impl Instance {
-    /// `mciasdb` with the instance's configuration, not run yet.
-    pub fn db_command(&self, arguments: &[&str]) -> Command {
+    /// `mciasdb` with the instance's configuration, not yet run.
+    pub fn mciasdb(&self, arguments: &[&str]) -> Command {
         // Whatever name the server is called by.
         let server = self.command();
         let mut command = Command::new(MCIAS);
@@ -17,46 +19,73 @@ impl Instance {
         command
     }
 
-    /// Runs it.
-    pub fn db(&self, arguments: &[&str]) -> Output {
-        self.db_command(arguments).output().unwrap()
+    /// Runs it; insists on exit code 0, and that a line which isn't kept for a warning says nothing. Gives what it
+    /// printed, without the last line end.
+    #[track_caller]
+    pub fn db(&self, arguments: &[&str]) -> String {
+        succeeds(arguments, &self.mciasdb(arguments).output().unwrap(), "")
     }
 
-    /// Runs it, insists on success and on nothing on standard error, and gives what it printed.
+    /// The same, with this on its standard input.
     #[track_caller]
-    pub fn db_ok(&self, arguments: &[&str]) -> String {
-        let (stdout, stderr) = self.db_warns(arguments);
-        assert_eq!(stderr, "", "{arguments:?}");
-        stdout
+    pub fn db_with(&self, input: &str, arguments: &[&str]) -> String {
+        succeeds(arguments, &fed(&mut self.mciasdb(arguments), input), "")
     }
 
-    /// Runs it, insists on success, and gives what it printed and what it said on standard error.
+    /// The same for a command that has to say this besides, on standard error.
     #[track_caller]
-    pub fn db_warns(&self, arguments: &[&str]) -> (String, String) {
-        let output = self.db(arguments);
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {stderr}");
-        (stdout, stderr)
+    pub fn db_warns(&self, arguments: &[&str], words: &str) -> String {
+        succeeds(arguments, &self.mciasdb(arguments).output().unwrap(), words)
     }
 
-    /// Runs it, and insists on exit code 1, on nothing on standard output, and on one line that has all of the words;
-    /// gives the line.
+    /// The same; gives also what it said on standard error.
     #[track_caller]
-    pub fn db_fails(&self, arguments: &[&str], words: &[&str]) -> String {
-        let output = self.db(arguments);
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(
-            (output.status.code(), output.stdout.as_slice()),
-            (Some(1), b"".as_slice()),
-            "{arguments:?}: {stderr}"
-        );
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        for word in words {
-            assert!(stderr.contains(word), "{arguments:?}: {word:?} isn't in {stderr:?}");
-        }
-        stderr
+    pub fn db_says(&self, arguments: &[&str]) -> (String, String) {
+        let output = self.mciasdb(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (succeeds(arguments, &output, &said), said)
     }
+
+    /// Runs it; insists on this exit code, on nothing printed, and on all of the words in what it says, which it gives.
+    #[track_caller]
+    pub fn db_fails(&self, code: i32, arguments: &[&str], words: &[&str]) -> String {
+        fails(arguments, &self.mciasdb(arguments).output().unwrap(), code, words)
+    }
+
+    /// The same, with this on its standard input.
+    #[track_caller]
+    pub fn db_fails_with(&self, input: &str, code: i32, arguments: &[&str], words: &[&str]) {
+        fails(arguments, &fed(&mut self.mciasdb(arguments), input), code, words);
+    }
+}
+
+/// Runs a command with this on its standard input.
+pub fn fed(command: &mut Command, input: &str) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // One that fails early doesn't read it.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&str], output: &Output, says: &str) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{arguments:?} ended with {}: {err}", output.status);
+    assert!(err.contains(says) && (says.is_empty() == err.is_empty()), "{arguments:?} said {err:?}");
+    out.strip_suffix('\n').unwrap_or(&out).to_owned()
+}
+
+#[track_caller]
+fn fails(arguments: &[&str], output: &Output, code: i32, words: &[&str]) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), &*out), (Some(code), ""), "{arguments:?}: {err}");
+    assert!(err.starts_with("mcias: "), "{arguments:?}: {err}");
+    // A failure is one line; a usage error may show the command's help after it.
+    assert!(code != 1 || err.lines().count() == 1, "{arguments:?}: {err}");
+    for word in words {
+        assert!(err.contains(word), "{arguments:?}: {word:?} isn't in {err:?}");
+    }
+    err.into_owned()
 }
 
 /// A file system in memory, of a size of its own; gone when dropped.

@@ -28,6 +28,7 @@ mod instance;
 mod log;
 mod maintenance;
 mod server;
+mod terminal;
 
 use std::time::Duration;
 
@@ -38,8 +39,9 @@ pub use connection::{Connection, RawAnswer, trusting, trusting_by, trusting_with
 pub use forge::{Forge, b64, claims_of, claims_text, parts_of, unb64};
 pub use instance::{Instance, MCIAS, Refusal, tree};
 pub use log::Log;
-pub use maintenance::Mount;
+pub use maintenance::{Mount, fed};
 pub use server::Server;
+pub use terminal::Terminal;
 
 /// How long anything may take before it counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(60);

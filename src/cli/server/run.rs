@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use super::certificates::Watched;
+use super::pace::Pace;
 use crate::cli::VERSION;
 use crate::cli::secrets;
 use crate::cli::term::Failure;
@@ -31,7 +32,7 @@ use crate::net::notify::Notifier;
 use crate::net::tls;
 use crate::rest::Rest;
 use crate::service::{Policy, Readiness, Service};
-use crate::store::{ServerLock, Store};
+use crate::store::{Condition, ServerLock, Store};
 
 /// File descriptors that aren't connections: listeners, the database, its readers, the log.
 const OTHER_FILES: u64 = 64;
@@ -39,6 +40,8 @@ const OTHER_FILES: u64 = 64;
 const KNOWN_LOGINS: u32 = 1000;
 /// How often the clock is looked at.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(5);
+/// How often it is said that the database takes no writes.
+const COMPLAIN: Duration = Duration::from_secs(60);
 /// How often the certificate files are looked at.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
 /// How often a checkpoint is signed, and the parameters of stored hashes are counted.
@@ -188,6 +191,8 @@ async fn serve(
         listening(address)?;
     }
 
+    let mut complaint = Complaint::default();
+    let mut pace = Pace::new(Clock::System.now(), Instant::now());
     let mut clock_tick = every(LOOK_AT_CLOCK);
     let mut certificate_tick = every(LOOK_AT_CERTIFICATE);
     let mut hourly_tick = every(HOURLY);
@@ -201,13 +206,17 @@ async fn serve(
                 if look_at_clock(&house.service) && !started {
                     started = begin(&house.service);
                 }
+                complaint.look_at(&house.service);
+                pace.look(Clock::System.now(), Instant::now());
             }
             _ = certificate_tick.tick() => {
                 certificates.look(false);
                 certificates.warn_of_end(Clock::System.now());
             }
             _ = hourly_tick.tick() => {
-                on_a_thread(house, hourly);
+                pace.look(Clock::System.now(), Instant::now());
+                let may_prune = pace.steady_for(Instant::now()) >= HOURLY;
+                on_a_thread(house, move |service| hourly(service, may_prune));
                 count(house);
             }
             _ = watchdog_tick.tick() => {
@@ -268,10 +277,14 @@ fn begin(service: &Service) -> bool {
 }
 
 /// What is done every hour, and so never in the first of a run: a checkpoint, and the rows of tokens that expired more
-/// than a week ago go. Not while the clock is behind.
-fn hourly(service: &Service) -> crate::error::Result<()> {
+/// than a week ago go. Not while the clock is behind; and what is removed only where it hasn't jumped for an hour.
+fn hourly(service: &Service, may_prune: bool) -> crate::error::Result<()> {
     service.admit()?;
     sign_checkpoint(service)?;
+    if !may_prune {
+        warn!("the clock has jumped: nothing is pruned before it has been steady for an hour");
+        return Ok(());
+    }
     let pruned = service.prune_expired(KEEP_EXPIRED)?;
     if pruned > 0 {
         info!(pruned, "removed the rows of expired tokens");
@@ -302,6 +315,30 @@ fn look_at_clock(service: &Service) -> bool {
         info!("the database takes writes again");
     }
     service.readiness() == Readiness::Ready
+}
+
+/// What is said while the database takes no writes: at once, and then once a minute.
+#[derive(Default)]
+struct Complaint {
+    last: Option<Instant>,
+}
+
+impl Complaint {
+    fn look_at(&mut self, service: &Service) {
+        let why = match service.store().condition() {
+            Condition::Good => {
+                self.last = None;
+                return;
+            }
+            Condition::Full => "its disk is full or read-only",
+            Condition::Failed => "after an I/O error it is not trusted before a restart",
+            Condition::Newer => "its schema is newer than this program",
+        };
+        if self.last.is_none_or(|last| last.elapsed() >= COMPLAIN) {
+            error!("the database takes no writes: {why}; checks are answered");
+            self.last = Some(Instant::now());
+        }
+    }
 }
 
 /// Signs the audit log's head, and logs the signature: whoever collects the log holds an anchor.
