@@ -14,6 +14,8 @@ use crate::store::files::{beside, folder_of, rename_new, settle, sync_folder};
 
 /// What the name of a file under way ends with, after eight hexadecimal digits.
 const PARTIAL: &str = ".partial";
+/// What SQLite has beside a file that it writes.
+const JOURNAL: &str = "-journal";
 
 /// A file under way, locked for as long as it is. Dropped before [`NewFile::put`], it is gone; where the process was
 /// killed it stays, until the next run that makes a file of the same name.
@@ -90,7 +92,7 @@ impl NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         // Gone already once it is in its place.
-        let _ = fs::remove_file(&self.partial);
+        remove(&self.partial);
     }
 }
 
@@ -100,18 +102,33 @@ fn sweep(path: &Path) {
     for entry in fs::read_dir(folder_of(path)).into_iter().flatten().flatten() {
         let other = entry.file_name();
         let rest = other.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
-        let digits = rest.and_then(|rest| rest.strip_prefix(b".")?.strip_suffix(PARTIAL.as_bytes()));
-        let is_partial = digits.is_some_and(|digits| digits.len() == 8 && digits.iter().all(u8::is_ascii_hexdigit));
+        let Some(rest) = rest.and_then(|rest| rest.strip_prefix(b".")) else { continue };
+        let (digits, end) = rest.split_at(rest.len().min(8));
+        let is_partial = digits.len() == 8 && digits.iter().all(u8::is_ascii_hexdigit);
         if !is_partial || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
             continue;
         }
-        if let Ok(file) = File::open(entry.path())
-            && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-        {
-            // What can't be removed stays, by a name that tells.
-            let _ = fs::remove_file(entry.path());
+        // What can't be removed stays, by a name that tells.
+        if end == PARTIAL.as_bytes() {
+            if let Ok(file) = File::open(entry.path())
+                && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            {
+                remove(&entry.path());
+            }
+        } else if end.strip_prefix(PARTIAL.as_bytes()) == Some(JOURNAL.as_bytes()) {
+            // Of one that is gone.
+            let partial = entry.path().with_extension(&PARTIAL[1..]);
+            if partial.symlink_metadata().is_err() {
+                remove(&entry.path());
+            }
         }
     }
+}
+
+/// A file under way, and what SQLite may have beside it while it writes one.
+fn remove(partial: &Path) {
+    let _ = fs::remove_file(partial);
+    let _ = fs::remove_file(beside(partial, JOURNAL));
 }
 
 fn there(path: &Path) -> Failure {
@@ -158,7 +175,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         let stays = ["out", "out.partial", "out.0123456.partial", "out.0123456x.partial", "other.01234567.partial"];
-        for name in stays.iter().skip(1).chain(&["out.01234567.partial"]) {
+        let goes = ["out.01234567.partial", "out.01234567.partial-journal", "out.89abcdef.partial-journal"];
+        for name in stays.iter().skip(1).chain(&goes) {
             fs::write(dir.path().join(name), "x").unwrap();
         }
         let under_way = NewFile::begin(&path, dir.path()).unwrap();
