@@ -68,7 +68,9 @@ pub(super) fn check(service: &Service, token: &BearerToken) -> Result<Option<Cal
     let issuer = service.policy().issuer.as_str();
     let mut ring = service.ring();
     let mut checked = jwt::check(text, &ring.keys, issuer, now, &service.signatures);
-    if matches!(checked, Err(TokenFault::UnknownHeader)) && service.refresh_ring()? {
+    if matches!(checked, Err(TokenFault::UnknownHeader)) {
+        // Also where another thread was quicker to read the keys again.
+        service.refresh_ring()?;
         ring = service.ring();
         checked = jwt::check(text, &ring.keys, issuer, now, &service.signatures);
     }

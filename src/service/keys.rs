@@ -124,7 +124,7 @@ impl Service {
                 info!(%kid, %purpose, "made a signing key");
             }
         }
-        self.refresh_ring().map(drop)
+        self.refresh_ring()
     }
 }
 

@@ -187,16 +187,20 @@ impl Service {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the keys again if there are others than last time; says whether there were.
-    fn refresh_ring(&self) -> Result<bool> {
+    /// Reads the keys again if there are others than last time.
+    fn refresh_ring(&self) -> Result<()> {
         if self.store.read(|view| view.signing_key_count())? == self.ring().rows {
-            return Ok(false);
+            return Ok(());
         }
         let keys = self.store.read(|view| view.signing_keys())?;
         let tokens = keys.iter().filter(|key| key.purpose == KeyPurpose::Token).map(|key| key.public);
         let ring = Ring { keys: KeyRing::new(tokens)?, rows: i64::try_from(keys.len()).unwrap_or(i64::MAX) };
-        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
-        Ok(true)
+        let mut current = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        // Keys are never removed: what another thread has read meanwhile may be newer.
+        if ring.rows > current.rows {
+            *current = Arc::new(ring);
+        }
+        Ok(())
     }
 }
 

@@ -517,6 +517,28 @@ fn a_key_that_another_process_made_is_found() {
     assert!(is_good(&f.service, &issued.token));
 }
 
+#[test]
+fn a_key_that_another_process_made_is_found_by_all_who_look_at_once() {
+    let f = Fixture::new();
+    f.human("alice");
+    let session = f.login("alice").unwrap();
+    let other = open(&f.dir, KeyBytes::new([1; 32]), policy(), Clock::fixed(Timestamp::new(NOW)).0).unwrap();
+    for _ in 0..150 {
+        rotation::rotate(&other, &CALL, &Admin::maintenance(&other), 0).unwrap();
+        let input = ExchangeToken { audience: Audience::parse("files").unwrap() };
+        let issued = session::exchange(&other, &CALL, &session_of(&other, &session.token), input).unwrap();
+        let barrier = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    assert!(is_good(&f.service, &issued.token));
+                });
+            }
+        });
+    }
+}
+
 /// A person's session; a token for MCIAS itself that was got with it; one for another service that was got with that.
 /// Each under a key of its own, whose `kid`s come with them.
 fn three_generations(f: &Fixture) -> [(IssuedToken, String); 3] {
