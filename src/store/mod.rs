@@ -41,7 +41,7 @@ pub use chain::{CheckpointRow, LogRow};
 pub use check::Standing;
 pub use engine::schema_version;
 pub use keys::{KeyPurpose, KeyRow};
-pub use lock::ServerLock;
+pub use lock::{ServerLock, Told};
 pub use replace::{clear_leftovers, replace};
 pub use reseal::{SealedColumn, SealedValue};
 pub use schema::LATEST as LATEST_SCHEMA;
