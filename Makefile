@@ -8,7 +8,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 MAX_SIZE   := 10000000
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test lint musl size clean
+.PHONY: help build run test lint generate musl size clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' Makefile | \
@@ -39,6 +39,10 @@ test: ## run the whole test suite
 lint: ## check the formatting, and clippy with warnings denied
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- --deny warnings
+
+generate: ## make the Rust of proto/ anew; needs no protoc
+	$(CARGO) run --quiet --locked --manifest-path tools/generate/Cargo.toml --target-dir $(TARGET_DIR)/generate
+	$(CARGO) fmt
 
 musl: ## build the static executable, target/x86_64-unknown-linux-musl/release/mcias
 	@command -v musl-gcc >/dev/null || { echo "musl-gcc is missing; on Debian it is in musl-tools" >&2; exit 1; }

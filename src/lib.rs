@@ -22,8 +22,10 @@ pub mod service;
 // Floor 3: the wire; imports floor 0.
 pub mod wire;
 
-// Floor 4: the doors; they import floors 0, 2 and 3; rest may import net, and client imports 0 and 3 only.
+// Floor 4: the doors; they import floors 0, 2 and 3; rest and grpc may import net, and client imports 0 and 3
+// only.
 pub mod client;
+pub mod grpc;
 pub mod net;
 pub mod rest;
 

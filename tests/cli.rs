@@ -33,8 +33,16 @@ macro_rules! scripts {
     ($($name:ident),* $(,)?) => {
         $(#[test]
         fn $name() {
-            play(stringify!($name));
+            play(stringify!($name), false);
         })*
+
+        /// The same scripts over gRPC, with `mciasgrpcctl`.
+        mod over_grpc {
+            $(#[test]
+            fn $name() {
+                super::play(stringify!($name), true);
+            })*
+        }
 
         #[test]
         fn every_script_is_played() {
@@ -80,12 +88,24 @@ fn read(text: &str) -> Vec<Step> {
     steps
 }
 
-fn play(name: &str) {
+fn play(name: &str, over_grpc: bool) {
     if name == "totp" && Command::new("oathtool").arg("--version").output().is_err() {
         return testing::not_run("tests/cli/totp.txt", "there is no oathtool");
     }
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/cli/{name}.txt")));
-    let steps = read(&text.unwrap());
+    let mut text = text.unwrap();
+    if over_grpc {
+        text = text.replace("mciasctl", "mciasgrpcctl").replace("over REST", "over gRPC");
+        // A server is named by host and port, and so are messages.
+        for host in ["localhost", "127.0.0.1"] {
+            text = text.replace(&format!("https://{host}:…"), &format!("{host}:…"));
+            text = text.replace(&format!("https://{host}:1 "), &format!("{host}:1 "));
+        }
+        text = text.replace("--server or MCIAS_SERVER says", "--server or MCIAS_GRPC_SERVER or MCIAS_SERVER says");
+        text = text.replace("https://localhost:1:", "localhost:1:");
+        text = text.replace("https://127.0.0.1:${MCIAS_SERVER##*:}", "127.0.0.1:${MCIAS_SERVER##*:}");
+    }
+    let steps = read(&text);
     assert!(!steps.is_empty());
     let server = Server::with(|instance: &mut Instance| {
         // What is on a command line when there's nothing to be got from anywhere else.
@@ -101,12 +121,16 @@ fn play(name: &str) {
         writeln!(script, "{{ {}\n}} >out/{n}.stdout 2>out/{n}.stderr; echo $? >out/{n}.code", step.command).unwrap();
     }
     let path = std::env::var("PATH").unwrap();
+    let address = match over_grpc {
+        true => format!("localhost:{}", server.grpc_address().port()),
+        false => format!("https://localhost:{}", server.door().address().unwrap().port()),
+    };
     let output = Command::new("sh")
         .args(["-c", &script])
         .env_clear()
         .env("PATH", format!("{}:{path}", server.path("bin").display()))
         .env("HOME", server.path("home"))
-        .env("MCIAS_SERVER", format!("https://localhost:{}", server.door().address().unwrap().port()))
+        .env("MCIAS_SERVER", address)
         .env("MCIAS_CACERT", server.path("tls/ca.crt"))
         .current_dir(server.folder())
         .stdin(std::process::Stdio::null())

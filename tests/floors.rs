@@ -19,20 +19,12 @@ const LIBRARIES: &[(&[&str], &[&str])] = &[
     (&["getrandom", "rand"], &["random"]),
     (&["argon2", "aes_gcm", "ed25519_dalek", "jsonwebtoken", "totp_rs"], &["crypto"]),
     (
-        &[
-            "tokio",
-            "tokio_rustls",
-            "rustls",
-            "hyper",
-            "hyper_util",
-            "http",
-            "http_body",
-            "http_body_util",
-            "tonic",
-            "prost",
-        ],
+        &["tokio", "tokio_rustls", "rustls", "hyper", "hyper_util", "http", "http_body", "http_body_util"],
         &["net", "rest", "grpc", "client", "cli"],
     ),
+    (&["tonic", "tonic_prost"], &["grpc", "client"]),
+    (&["tonic_health", "tonic_reflection", "tokio_stream"], &["grpc"]),
+    (&["prost", "prost_types"], &["wire"]),
 ];
 
 /// Imports that close a circle and are meant to: a row of the table of commands holds the function that acts on what the

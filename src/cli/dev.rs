@@ -25,6 +25,7 @@ pub const COMMAND: Command = Command {
     ],
     flags: &[
         Flag::value("listen", "ADDR", "where to listen, as IP:port; without it, 127.0.0.1 and a free port"),
+        Flag::value("grpc", "ADDR", "the same for gRPC"),
         Flag::switch("forever", "end with a signal only, not with standard input"),
     ],
     args: &[],
@@ -33,23 +34,26 @@ pub const COMMAND: Command = Command {
 };
 
 fn run(parsed: &Parsed) -> Result<(), Failure> {
-    let listen = match parsed.text("listen")? {
-        None => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        Some(text) => loopback(text).ok_or_else(|| parsed.usage("--listen must be a loopback address and a port"))?,
+    let address = |flag: &str| match parsed.text(flag)? {
+        None => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+        Some(text) => {
+            loopback(text).ok_or_else(|| parsed.usage(format!("--{flag} must be a loopback address and a port")))
+        }
     };
+    let (listen, grpc) = (address("listen")?, address("grpc")?);
     let folder = Folder::new()?;
-    let made = init::throw_away(&folder.0, listen)?;
+    let made = init::throw_away(&folder.0, listen, grpc)?;
     let config = config::load(&made.config).map_err(|e| Failure::new(e.to_string()))?;
     let password = std::fs::read_to_string(&made.admin_password).map(Zeroizing::new);
     let password = password.map_err(|e| Failure::new(format!("{}: {e}", made.admin_password.display())))?;
-    let announce = move |address: SocketAddr| {
-        let host = match address.ip() {
-            IpAddr::V4(_) => "localhost".to_owned(),
-            IpAddr::V6(ip) => format!("[{ip}]"),
+    let announce = move |rest: SocketAddr, grpc: Option<SocketAddr>| {
+        let named = |address: SocketAddr| match address.ip() {
+            IpAddr::V4(_) => format!("localhost:{}", address.port()),
+            IpAddr::V6(_) => address.to_string(),
         };
         let line = json!({
-            "url": format!("https://{host}:{}", address.port()),
-            "grpc_addr": null,
+            "url": format!("https://{}", named(rest)),
+            "grpc_addr": grpc.map(named),
             "ca_file": made.ca_cert,
             "admin_username": made.admin.as_str(),
             "admin_password": password.trim_end(),

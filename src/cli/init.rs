@@ -76,6 +76,8 @@ struct Plan {
     passphrase: Option<(String, Password)>,
     /// Where REST is to listen.
     listen: SocketAddr,
+    /// Where gRPC is to listen; none: only a line that says how.
+    grpc: Option<SocketAddr>,
     /// More of the configuration, as text.
     more: &'static str,
 }
@@ -96,7 +98,7 @@ pub struct ThrowAway {
 ///
 /// # Errors
 /// As `mcias init`.
-pub fn throw_away(folder: &Path, listen: SocketAddr) -> Result<ThrowAway, Failure> {
+pub fn throw_away(folder: &Path, listen: SocketAddr, grpc: SocketAddr) -> Result<ThrowAway, Failure> {
     let plan = Plan {
         layout: Layout::in_folder(folder),
         hosts: Vec::new(),
@@ -104,6 +106,7 @@ pub fn throw_away(folder: &Path, listen: SocketAddr) -> Result<ThrowAway, Failur
         issuer: default_issuer(&[]),
         passphrase: None,
         listen,
+        grpc: Some(grpc),
         more: "
 [rate_limit]
 rps = 1000000
@@ -192,7 +195,7 @@ impl Plan {
         // Whoever names no host tries it out, on this machine.
         let ip: IpAddr = if hosts.is_empty() { Ipv4Addr::LOCALHOST.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         let listen = SocketAddr::new(ip, text::REST_PORT);
-        Ok(Self { layout, hosts, admin, issuer, passphrase, listen, more: "" })
+        Ok(Self { layout, hosts, admin, issuer, passphrase, listen, grpc: None, more: "" })
     }
 }
 

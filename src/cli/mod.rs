@@ -32,7 +32,7 @@ pub const VERSION: &str = match option_env!("MCIAS_VERSION") {
 };
 
 /// The roles that can be called by their own name, or by a word after `mcias`.
-pub static ROLES: &[&Role] = &[&server::ROLE, &remote::CTL, &db::ROLE];
+pub static ROLES: &[&Role] = &[&server::ROLE, &remote::CTL, &remote::GRPCCTL, &db::ROLE];
 
 /// What is called as `mcias`, or as anything else that is no role's name.
 pub static MCIAS: Role = Role {

@@ -1,5 +1,6 @@
-//! The role `mciasctl`: administration and self-service through a running server. What every command needs is here: the
-//! table, the server, the token, and what to say when a call comes to nothing.
+//! The roles `mciasctl` and `mciasgrpcctl`: administration and self-service through a running server, over REST or over
+//! gRPC, with the same commands. What every command needs is here: the table, the server, the token, and what to say when
+//! a call comes to nothing.
 
 mod accounts;
 mod audit;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use super::command::{Command, Flag, Role};
 use super::parse::Parsed;
 use super::term::{self, ASKED_WRONGLY, Failure, REFUSED};
-use crate::client::{Callable, Client, Distrust, Server, Trouble, Trust};
+use crate::client::{Callable, Client, Distrust, Protocol, Server, Trouble, Trust};
 use crate::config;
 use crate::error::{Error, Kind};
 use crate::model::account::{AccountFilter, AccountId, AccountStatus, Username};
@@ -31,15 +32,26 @@ pub static CTL: Role = Role {
     name: "mciasctl",
     word: "ctl",
     about: "administration over REST",
+    common: &[Flag::value("server", "URL", "the server; without it, MCIAS_SERVER"), TOKEN, CACERT, TIMEOUT, JSON],
+    commands: COMMANDS,
+    example: "--server https://auth.example.com:8443 account list",
+    roles: &[],
+};
+
+/// The same over gRPC.
+pub static GRPCCTL: Role = Role {
+    name: "mciasgrpcctl",
+    word: "grpcctl",
+    about: "administration over gRPC",
     common: &[
-        Flag::value("server", "URL", "the server; without it, MCIAS_SERVER"),
-        Flag::value("token", "T", "the token; better in MCIAS_TOKEN, or saved by 'login --save'"),
-        Flag::value("cacert", "FILE", "trust this CA alone; without it, MCIAS_CACERT, or the system's"),
-        Flag::value("timeout", "D", "how long each call may take; 30s without it"),
+        Flag::value("server", "HOST:PORT", "the server; without it, MCIAS_GRPC_SERVER, or MCIAS_SERVER"),
+        TOKEN,
+        CACERT,
+        TIMEOUT,
         JSON,
     ],
     commands: COMMANDS,
-    example: "--server https://auth.example.com:8443 account list",
+    example: "--server auth.example.com:9443 account list",
     roles: &[],
 };
 
@@ -78,16 +90,28 @@ const COMMANDS: &[Command] = &[
     audit::LIST,
 ];
 
+const TOKEN: Flag = Flag::value("token", "T", "the token; better in MCIAS_TOKEN, or saved by 'login --save'");
+const CACERT: Flag = Flag::value("cacert", "FILE", "trust this CA alone; without it, MCIAS_CACERT, or the system's");
+const TIMEOUT: Flag = Flag::value("timeout", "D", "how long each call may take; 30s without it");
 const JSON: Flag = Flag::switch("json", "print JSON");
 const ID: Flag = Flag::value("id", "A", "the account, by UUID or username").required();
 const ACCOUNT: Flag = Flag::value("account", "A", "the account, by UUID or username").required();
 const PASSWORD_STDIN: Flag = Flag::switch("password-stdin", "read the password from standard input, one line");
 
 /// How long a call may take unless `--timeout` says otherwise.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Says on whose behalf a request comes.
 const AGENT: &str = concat!("mciasctl/", env!("CARGO_PKG_VERSION"));
+
+/// How a role speaks to its server, and which variables name that.
+fn protocol(role: &Role) -> (Protocol, &'static [&'static str]) {
+    if role.name == GRPCCTL.name {
+        (Protocol::Grpc, &["MCIAS_GRPC_SERVER", "MCIAS_SERVER"])
+    } else {
+        (Protocol::Rest, &["MCIAS_SERVER"])
+    }
+}
 
 /// A command of these roles without flags of its own.
 const fn command(
@@ -149,17 +173,31 @@ impl<'p> Remote<'p> {
 
     /// For a command that needs none.
     fn open_without_token(parsed: &'p Parsed) -> Result<Self, Failure> {
+        let (protocol, variables) = protocol(parsed.role());
+        let read = match protocol {
+            Protocol::Rest => Server::parse_url,
+            Protocol::Grpc => Server::parse_authority,
+        };
         let server = match parsed.text("server")? {
-            Some(url) => Server::parse_url(url).map_err(|why| parsed.usage(format!("--server: {why}")))?,
-            None => match variable("MCIAS_SERVER")? {
-                Some(url) => Server::parse_url(&url)
-                    .map_err(|why| Failure { code: ASKED_WRONGLY, message: format!("MCIAS_SERVER: {why}") })?,
-                None => return Err(parsed.usage("which server? --server URL or MCIAS_SERVER says").into()),
-            },
+            Some(text) => read(text).map_err(|why| parsed.usage(format!("--server: {why}")))?,
+            None => {
+                let mut found = None;
+                for name in variables {
+                    found = variable(name)?.map(|text| (*name, text));
+                    if found.is_some() {
+                        break;
+                    }
+                }
+                let Some((name, text)) = found else {
+                    let names = variables.join(" or ");
+                    return Err(parsed.usage(format!("which server? --server or {names} says")).into());
+                };
+                read(&text).map_err(|why| Failure { code: ASKED_WRONGLY, message: format!("{name}: {why}") })?
+            }
         };
         let timeout = match parsed.text("timeout")? {
             Some(text) => config::parse_duration(text).map_err(|e| parsed.usage(format!("--timeout: {e}")))?,
-            None => TIMEOUT,
+            None => PATIENCE,
         };
         let trust = match (parsed.value("cacert"), std::env::var_os("MCIAS_CACERT").filter(|path| !path.is_empty())) {
             (Some(path), _) => Trust::file(Path::new(path)).map_err(|why| Failure::new(format!("--cacert {why}")))?,
@@ -171,7 +209,7 @@ impl<'p> Remote<'p> {
                 Trust::system(variable.map(Into::into)).map_err(Failure::new)?
             }
         };
-        let client = Client::new(server.clone(), &trust, AGENT, timeout)
+        let client = Client::new(protocol, server.clone(), &trust, AGENT, timeout)
             .map_err(|e| Failure::new(format!("cannot get ready to connect: {e}")))?;
         Ok(Self { parsed, server, client, token: None, whence: Whence::Saved })
     }

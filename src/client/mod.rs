@@ -1,8 +1,10 @@
-//! The other end of the doors: one call for every operation, over REST. What is sent and what comes back are the types of
-//! the operations' declarations.
+//! The other end of the doors: one call for every operation, over REST or over gRPC. What is sent and what comes back are
+//! the types of the operations' declarations.
 
+mod grpc;
 mod rest;
 mod server;
+mod tls;
 mod trust;
 
 use std::fmt;
@@ -14,16 +16,16 @@ use tokio::runtime::Runtime;
 use crate::error::Error;
 use crate::secret::BearerToken;
 use crate::wire::answers::FromAnswer;
-use crate::wire::ops::Operation;
+use crate::wire::proto::Method;
 use crate::wire::requests::ToRequest;
 
 pub use server::Server;
 pub use trust::{Distrust, Trust};
 
 /// An operation that a client can call.
-pub trait Callable: Operation<Input: ToRequest, Output: FromAnswer> {}
+pub trait Callable: Method<Input: ToRequest, Output: FromAnswer> {}
 
-impl<O: Operation<Input: ToRequest, Output: FromAnswer>> Callable for O {}
+impl<O: Method<Input: ToRequest, Output: FromAnswer>> Callable for O {}
 
 /// Why a call came to nothing.
 #[derive(Debug)]
@@ -55,7 +57,22 @@ impl fmt::Display for Trouble {
 pub struct Client {
     runtime: Runtime,
     timeout: Duration,
-    rest: rest::Rest,
+    transport: Transport,
+}
+
+/// How its calls travel.
+enum Transport {
+    Rest(rest::Rest),
+    Grpc(grpc::Grpc),
+}
+
+/// The protocol that a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// REST over HTTP/1.1.
+    Rest,
+    /// gRPC.
+    Grpc,
 }
 
 impl Client {
@@ -63,10 +80,19 @@ impl Client {
     ///
     /// # Errors
     /// Where the system has no randomness, or lets nothing wait.
-    pub fn new(server: Server, trust: &Trust, agent: &'static str, timeout: Duration) -> io::Result<Self> {
+    pub fn new(
+        protocol: Protocol,
+        server: Server,
+        trust: &Trust,
+        agent: &'static str,
+        timeout: Duration,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let rest = rest::Rest::new(server, trust, agent).map_err(io::Error::other)?;
-        Ok(Self { runtime, timeout, rest })
+        let transport = match protocol {
+            Protocol::Rest => rest::Rest::new(server, trust, agent).map(Transport::Rest),
+            Protocol::Grpc => grpc::Grpc::new(server, trust, agent).map(Transport::Grpc),
+        };
+        Ok(Self { runtime, timeout, transport: transport.map_err(io::Error::other)? })
     }
 
     /// Calls an operation, with a token where one is given.
@@ -74,8 +100,14 @@ impl Client {
     /// # Errors
     /// [`Trouble`].
     pub fn call<O: Callable>(&mut self, token: Option<&BearerToken>, input: &O::Input) -> Result<O::Output, Trouble> {
-        let Self { runtime, timeout, rest } = self;
-        let answer = async { tokio::time::timeout(*timeout, rest.call::<O>(token, input)).await };
+        let Self { runtime, timeout, transport } = self;
+        let call = async {
+            match transport {
+                Transport::Rest(rest) => rest.call::<O>(token, input).await,
+                Transport::Grpc(grpc) => grpc.call::<O>(token, input).await,
+            }
+        };
+        let answer = async { tokio::time::timeout(*timeout, call).await };
         runtime.block_on(answer).unwrap_or(Err(Trouble::TooSlow(*timeout)))
     }
 }

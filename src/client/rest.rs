@@ -1,6 +1,5 @@
 //! The call over REST: HTTP/1.1 over TLS, on one connection that is kept.
 
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,13 +11,10 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use zeroize::Zeroize;
 
-use super::{Callable, Server, Trouble, Trust};
+use super::{Callable, Server, Trouble, Trust, tls};
 use crate::error::{Error, Kind};
 use crate::secret::BearerToken;
 use crate::wire::answers::FromAnswer;
@@ -105,50 +101,27 @@ impl Rest {
     }
 
     async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Trouble> {
-        let broke_off = |e: hyper::Error| Trouble::Unreachable(format!("the connection broke off: {e}"));
         // A connection that the server has closed meanwhile is no trouble: nothing was sent on it yet.
         if let Some(mut kept) = self.connection.take()
             && kept.ready().await.is_ok()
         {
-            let response = kept.send_request(request).await.map_err(broke_off)?;
+            let response = kept.send_request(request).await.map_err(|e| tls::broke_off(&e))?;
             self.connection = Some(kept);
             return Ok(response);
         }
         let mut fresh = connect(&self.server, self.tls.clone()).await?;
-        let response = fresh.send_request(request).await.map_err(broke_off)?;
+        let response = fresh.send_request(request).await.map_err(|e| tls::broke_off(&e))?;
         self.connection = Some(fresh);
         Ok(response)
     }
 }
 
 async fn connect(server: &Server, tls: Arc<ClientConfig>) -> Result<SendRequest<Full<Bytes>>, Trouble> {
-    let socket = TcpStream::connect((server.host(), server.port())).await;
-    let socket = socket.map_err(|e| Trouble::Unreachable(reason(&e)))?;
-    // Without it a request may wait for an acknowledgement; it can fail only if the server is gone.
-    let _ = socket.set_nodelay(true);
-    let name = ServerName::try_from(server.host().to_owned())
-        .map_err(|_| Trouble::Unreachable(format!("{} can't be a host's name", server.host())))?;
-    let stream = TlsConnector::from(tls).connect(name, socket).await.map_err(|e| hand_shake(&e))?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| Trouble::Unreachable(format!("the connection broke off: {e}")))?;
+    let stream = tls::connect(server, tls).await?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| tls::broke_off(&e))?;
     // Its end shows in what is sent on it.
     tokio::spawn(connection);
     Ok(sender)
-}
-
-/// The system's words for it, without the number.
-fn reason(e: &io::Error) -> String {
-    let text = e.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
-}
-
-fn hand_shake(e: &io::Error) -> Trouble {
-    match e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(why)) => Trouble::NotTrusted(why.into()),
-        Some(error) => Trouble::Unreachable(format!("TLS failed: {error}")),
-        None => Trouble::Unreachable(format!("the TLS hand-shake broke off: {}", reason(e))),
-    }
 }
 
 /// The path with its variable segments filled in.

@@ -8,6 +8,7 @@ pub struct Server {
     host: String,
     port: u16,
     base: String,
+    is_url: bool,
 }
 
 impl Server {
@@ -29,7 +30,19 @@ impl Server {
             return Err("its path must be plain, without a query".into());
         }
         let (host, port) = host_and_port(authority)?;
-        Ok(Self { host, port: port.unwrap_or(443), base: base.trim_end_matches('/').to_owned() })
+        Ok(Self { host, port: port.unwrap_or(443), base: base.trim_end_matches('/').to_owned(), is_url: true })
+    }
+
+    /// Reads `host:port`, as gRPC has it; an `https://` before it is passed over. Without a port it is 443.
+    ///
+    /// # Errors
+    /// Saying what is wrong with it.
+    pub fn parse_authority(text: &str) -> Result<Self, String> {
+        let server = Self::parse_url(text)?;
+        if !server.base.is_empty() {
+            return Err("it must be a host and a port: gRPC knows no path before its own".into());
+        }
+        Ok(Self { is_url: false, ..server })
     }
 
     /// What to connect to: a name, or an address without brackets.
@@ -57,9 +70,12 @@ impl Server {
     }
 }
 
-/// As a URL, always in the same spelling: what it says is what a token is kept under.
+/// As it was given, a URL or a host and a port, always in the same spelling: what it says is what a token is kept under.
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_url {
+            return f.write_str(&self.authority());
+        }
         write!(f, "https://{}{}", self.authority(), self.base)
     }
 }
@@ -114,6 +130,15 @@ mod tests {
         ] {
             assert_eq!(Server::parse_url(text).unwrap().to_string(), shown, "{text}");
         }
+    }
+
+    #[test]
+    fn grpc_is_at_a_host_and_a_port() {
+        for (text, shown) in [("auth.example.com:9443", "auth.example.com:9443"), ("https://[::1]:9443/", "[::1]:9443")]
+        {
+            assert_eq!(Server::parse_authority(text).unwrap().to_string(), shown);
+        }
+        assert!(Server::parse_authority("auth.example.com:9443/mcias").is_err());
     }
 
     #[test]

@@ -176,6 +176,22 @@ pub struct AccountChange {
     pub status: Option<AccountStatus>,
 }
 
+impl AccountChange {
+    /// What may be asked of a server.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where nothing is asked, or an account would be deleted by the way.
+    pub fn new(account: AccountId, username: Option<Username>, status: Option<AccountStatus>) -> Result<Self> {
+        if username.is_none() && status.is_none() {
+            return Err(Error::invalid("at least one of username and status is needed"));
+        }
+        if status == Some(AccountStatus::Deleted) {
+            return Err(Error::invalid("status must be active or suspended: deleting is an operation of its own"));
+        }
+        Ok(Self { account, username, status })
+    }
+}
+
 /// An account's roles, sorted, each once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roles(pub Vec<RoleName>);

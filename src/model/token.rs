@@ -230,6 +230,15 @@ pub struct IssueServiceToken {
 impl IssueServiceToken {
     /// The longest overlap, in seconds.
     pub const MAX_OVERLAP: i64 = 86_400;
+
+    /// An overlap that may be.
+    ///
+    /// # Errors
+    /// `InvalidRequest`
+    pub fn overlap(seconds: i64) -> Result<u32> {
+        let overlap = u32::try_from(seconds).ok().filter(|_| seconds <= Self::MAX_OVERLAP);
+        overlap.ok_or_else(|| Error::invalid("overlap must be a number of seconds from 0 to 86400"))
+    }
 }
 
 /// Which tokens to list: an account's, and which page of them.

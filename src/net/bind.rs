@@ -10,6 +10,7 @@ use crate::wire::inputs::NamedAccount;
 use crate::wire::json::{Answer, FromRequest, Parts, Reply};
 use crate::wire::ops::{self, Decl, Operation};
 use crate::wire::outputs::OpenApi;
+use crate::wire::proto::Method;
 
 /// A level of access and the proof of it.
 pub trait Grant: ops::Access {
@@ -21,6 +22,14 @@ pub trait Grant: ops::Access {
     /// # Errors
     /// `Unauthorized`, `Forbidden`.
     fn ask(service: &Service, token: Option<&BearerToken>, owner: Option<AccountId>) -> Result<Self::Proof>;
+
+    /// Asks for as much of the proof as can be given before it is known what the request is about.
+    ///
+    /// # Errors
+    /// As [`Grant::ask`].
+    fn ask_first(service: &Service, token: Option<&BearerToken>) -> Result<Option<Self::Proof>> {
+        Self::ask(service, token, None).map(Some)
+    }
 }
 
 impl Grant for ops::Public {
@@ -50,6 +59,10 @@ impl Grant for ops::AdminOrOwner {
     fn ask(service: &Service, token: Option<&BearerToken>, owner: Option<AccountId>) -> Result<access::AdminOrOwner> {
         access::AdminOrOwner::ask(service, token, owner)
     }
+
+    fn ask_first(service: &Service, token: Option<&BearerToken>) -> Result<Option<access::AdminOrOwner>> {
+        access::Session::ask(service, token).map(|_| None)
+    }
 }
 
 impl Grant for ops::AdminOrProgram {
@@ -57,6 +70,10 @@ impl Grant for ops::AdminOrProgram {
 
     fn ask(service: &Service, token: Option<&BearerToken>, owner: Option<AccountId>) -> Result<access::AdminOrOwner> {
         access::AdminOrOwner::ask_as_program(service, token, owner)
+    }
+
+    fn ask_first(service: &Service, token: Option<&BearerToken>) -> Result<Option<access::AdminOrOwner>> {
+        access::Session::ask(service, token).map(|_| None)
     }
 }
 
@@ -127,10 +144,10 @@ handlers!(
 /// Every operation with who may and what does it.
 pub fn operations(table: &mut impl Table) {
     table.row::<ops::Health, _>(Public(state::health));
-    table.row::<ops::Ready, _>(Public(state::ready));
+    table.row_of_rest::<ops::Ready, _>(Public(state::ready));
     table.row::<ops::GetPublicKey, _>(Public(keys::public_key));
     table.row::<ops::ListPublicKeys, _>(Public(keys::public_keys));
-    table.row::<ops::GetOpenApi, _>(Public(|_: &Service, _: &Call, (): ()| Ok(OpenApi)));
+    table.row_of_rest::<ops::GetOpenApi, _>(Public(|_: &Service, _: &Call, (): ()| Ok(OpenApi)));
     table.row::<ops::Login, _>(Public(session::login));
     table.row::<ops::Logout, _>(AnyToken(session::logout));
     table.row::<ops::RenewToken, _>(Person(session::renew));
@@ -143,7 +160,7 @@ pub fn operations(table: &mut impl Table) {
         let NamedAccount(account) = named;
         credentials::remove_totp(service, call, proof, account)
     }));
-    table.row::<ops::GuardToken, _>(AnyToken(session::guard));
+    table.row_of_rest::<ops::GuardToken, _>(AnyToken(session::guard));
     table.row::<ops::ValidateToken, _>(Public(session::validate));
     table.row::<ops::IssueServiceToken, _>(Admin(tokens::issue_service));
     table.row::<ops::RevokeToken, _>(Session(tokens::revoke));
@@ -153,7 +170,7 @@ pub fn operations(table: &mut impl Table) {
     table.row::<ops::UpdateAccount, _>(Admin(accounts::update));
     table.row::<ops::DeleteAccount, _>(Admin(accounts::delete));
     table.row::<ops::SetPassword, _>(Admin(credentials::set_password));
-    table.row::<ops::RemoveAccountTotp, _>(Admin(credentials::remove_totp));
+    table.row_of_rest::<ops::RemoveAccountTotp, _>(Admin(credentials::remove_totp));
     table.row::<ops::GetRoles, _>(Admin(roles::get));
     table.row::<ops::SetRoles, _>(Admin(roles::set));
     table.row::<ops::GrantRole, _>(Admin(roles::grant));
@@ -168,8 +185,11 @@ pub fn operations(table: &mut impl Table) {
 
 /// What a door makes of the rows.
 pub trait Table {
-    /// Takes one row.
-    fn row<O: Operation<Access: Grant>, H: Handler<O>>(&mut self, handler: H);
+    /// Takes one row, of an operation that both doors have.
+    fn row<O: Method<Access: Grant>, H: Handler<O>>(&mut self, handler: H);
+
+    /// Takes one row, of an operation that REST has alone.
+    fn row_of_rest<O: Operation<Access: Grant>, H: Handler<O>>(&mut self, handler: H);
 }
 
 /// A row with its types forgotten, for REST: asks for access, then reads the request, then does it.

@@ -22,6 +22,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+use crate::error::{Error, Kind};
 use crate::model::net::{LogFormat, LogLevel};
 
 /// The running log.
@@ -59,6 +60,15 @@ pub fn request(id: impl Display, method: &str, path: &str, status: u16, took: Du
     let duration_ms = took.as_micros() as f64 / 1000.0;
     let method = if method.len() <= LONGEST_METHOD { method } else { "…" };
     tracing::info!(%id, method, path = %LoggedPath(path), status, duration_ms, address = %ip, "request");
+}
+
+/// Writes what the client isn't told of a refusal.
+pub fn refusal(id: &str, error: &Error) {
+    match error.kind() {
+        Kind::Internal => tracing::error!(id, cause = %error, "internal error"),
+        Kind::Unavailable if error.log().is_some() => tracing::warn!(id, cause = %error, "unavailable"),
+        _ => {}
+    }
 }
 
 const LONGEST_METHOD: usize = 16;

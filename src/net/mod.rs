@@ -5,6 +5,7 @@ mod activity;
 mod connection;
 mod hashing;
 
+pub mod bearer;
 pub mod bind;
 pub mod connections;
 pub mod door;

@@ -12,16 +12,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderMap};
 use hyper::{Method, Request, Response};
-use tracing::{error, warn};
 
 use crate::error::{Error, Kind};
 use crate::model::account::AccountId;
+use crate::net::bearer::bearer;
 use crate::net::house::House;
 use crate::net::log;
 use crate::net::peer::client_address;
-use crate::secret::BearerToken;
 use crate::service::Call;
 use crate::service::access::AnyToken;
 use crate::wire::json::{Body, Parts, Query, Reply};
@@ -57,7 +55,7 @@ impl Rest {
         let response = match self.answer(request, ip).await {
             Ok(answered) => answered.into_response(&id),
             Err(refusal) => {
-                report(&id, &refusal.error);
+                log::refusal(id.as_str(), &refusal.error);
                 refusal.into_response(&id)
             }
         };
@@ -139,57 +137,7 @@ fn method_not_allowed() -> Error {
     Error::new(Kind::MethodNotAllowed, "this path has other methods")
 }
 
-/// The token of the one `Authorization` header: scheme in any case, one space, no space after (RFC 6750, 2.1).
-fn bearer(headers: &HeaderMap) -> Option<BearerToken> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return None };
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    let fits = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && !token.contains([' ', '\t', ',']);
-    fits.then(|| BearerToken::new(token.to_owned()))
-}
-
-/// Writes to the log what the client isn't told.
-fn report(id: &RequestId, error: &Error) {
-    match error.kind() {
-        Kind::Internal => error!(id = id.as_str(), cause = %error, "internal error"),
-        Kind::Unavailable if error.log().is_some() => warn!(id = id.as_str(), cause = %error, "unavailable"),
-        _ => {}
-    }
-}
-
 /// The account that a path is about, if its first variable segment is one.
 fn owner_of(segments: &[String]) -> Option<AccountId> {
     segments.first().and_then(|segment| AccountId::parse(segment))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_one_well_formed_authorization_header_counts() {
-        let read = |values: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append(AUTHORIZATION, value.parse().unwrap());
-            }
-            bearer(&headers).map(|token| token.expose().to_owned())
-        };
-        assert_eq!(read(&["Bearer a.b.c"]).as_deref(), Some("a.b.c"));
-        assert_eq!(read(&["bEARER a.b.c"]).as_deref(), Some("a.b.c"));
-        for bad in [
-            &["Bearer  a.b.c"][..],
-            &["Bearer\ta.b.c"],
-            &["Bearer a.b.c d"],
-            &["Bearer "],
-            &["Bearer"],
-            &["Basic a.b.c"],
-            &["a.b.c"],
-            &["Bearer a.b.c", "Bearer a.b.c"],
-            &["Bearer a,b"],
-            &[],
-        ] {
-            assert_eq!(read(bad), None, "{bad:?}");
-        }
-    }
 }

@@ -8,6 +8,7 @@ use super::owner_of;
 use crate::model::account::AccountId;
 use crate::net::bind::{self, Bound, Grant, Handler, Table};
 use crate::wire::ops::{Decl, Operation};
+use crate::wire::proto;
 
 /// One operation at its path.
 pub(super) struct Route {
@@ -67,7 +68,11 @@ impl Routes {
 }
 
 impl Table for Routes {
-    fn row<O: Operation<Access: Grant>, H: Handler<O>>(&mut self, handler: H) {
+    fn row<O: proto::Method<Access: Grant>, H: Handler<O>>(&mut self, handler: H) {
+        self.row_of_rest::<O, H>(handler);
+    }
+
+    fn row_of_rest<O: Operation<Access: Grant>, H: Handler<O>>(&mut self, handler: H) {
         let segments = O::DECL.path[1..]
             .split('/')
             .map(|segment| if segment.starts_with('{') { Segment::Variable } else { Segment::Fixed(segment) });

@@ -48,6 +48,12 @@ pub fn from_http(status: u16, code: Option<&str>) -> Kind {
     by_code.or_else(|| TABLE.iter().find(|row| row.http == status)).map_or(Kind::Internal, |row| row.kind)
 }
 
+/// The kind that a gRPC status means: by its code word, else by its number.
+pub fn from_grpc(status: i32, code: Option<&str>) -> Kind {
+    let by_code = TABLE.iter().find(|row| row.grpc == status && code.is_none_or(|code| code == row.code));
+    by_code.or_else(|| TABLE.iter().find(|row| row.grpc == status)).map_or(Kind::Internal, |row| row.kind)
+}
+
 const INTERNAL: usize = 10;
 
 #[cfg(test)]
@@ -61,7 +67,10 @@ mod tests {
             assert_eq!(of(row.kind).kind, row.kind, "{row:?}");
             let back = from_http(row.http, Some(row.code));
             assert_eq!(of(back).code, row.code, "{row:?}");
+            assert_eq!(from_grpc(row.grpc, Some(row.code)), row.kind, "{row:?}");
         }
+        assert_eq!(from_grpc(8, None), Kind::PayloadTooLarge);
+        assert_eq!(from_grpc(2, Some("unknown")), Kind::Internal);
         assert_eq!(from_http(429, None), Kind::RateLimited);
         assert_eq!(from_http(418, None), Kind::Internal);
     }

@@ -102,9 +102,7 @@ impl FromRequest for IssueServiceToken {
         let audience = members.optional_string("audience")?.map(|text| Audience::parse(&text)).transpose()?;
         let overlap = members.optional_integer("overlap")?.unwrap_or(0);
         members.finish()?;
-        let overlap = u32::try_from(overlap).ok().filter(|overlap| i64::from(*overlap) <= Self::MAX_OVERLAP);
-        let overlap = overlap.ok_or_else(|| Error::invalid("overlap must be a number of seconds from 0 to 86400"))?;
-        Ok(Self { account: account_id(&account), audience, overlap })
+        Ok(Self { account: account_id(&account), audience, overlap: Self::overlap(overlap)? })
     }
 }
 
@@ -200,13 +198,7 @@ impl FromRequest for AccountChange {
         let username = members.optional_string("username")?.map(|text| Username::parse(&text)).transpose()?;
         let status = members.optional_string("status")?.map(|text| status(&text)).transpose()?;
         members.finish()?;
-        if username.is_none() && status.is_none() {
-            return Err(Error::invalid("at least one of username and status is needed"));
-        }
-        if status == Some(AccountStatus::Deleted) {
-            return Err(Error::invalid("status must be active or suspended: an account is deleted with DELETE"));
-        }
-        Ok(Self { account: account_id(parts.segment(0)), username, status })
+        Self::new(account_id(parts.segment(0)), username, status)
     }
 }
 
@@ -289,7 +281,7 @@ impl FromRequest for EventFilter {
 
 /// An account's id, in a path or a body: what can't be one is like one that isn't there, so that what else is wrong
 /// with the request is named first.
-fn account_id(text: &str) -> AccountId {
+pub(super) fn account_id(text: &str) -> AccountId {
     AccountId::parse(text).unwrap_or(AccountId::NOBODY)
 }
 

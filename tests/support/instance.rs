@@ -21,10 +21,11 @@ use super::{Log, PATIENCE};
 /// The program under test.
 pub const MCIAS: &str = env!("CARGO_BIN_EXE_mcias");
 
-/// What every instance of a test is set to: a free port, the least work that a configuration allows a password hash,
+/// What every instance of a test is set to: free ports, the least work that a configuration allows a password hash,
 /// no rate limit, and a log that tells why.
 const SETTINGS: &[(&str, &str, &str)] = &[
     ("server", "listen_addr", "\"127.0.0.1:0\""),
+    ("server", "grpc_addr", "\"127.0.0.1:0\""),
     ("argon2", "time", "2"),
     ("argon2", "memory", "65536"),
     ("argon2", "threads", "1"),

@@ -1,6 +1,7 @@
 //! A running server: started, asked, stopped, killed, started again.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -21,6 +22,7 @@ pub struct Server {
     process: Process,
     instance: Instance,
     door: Arc<Door>,
+    grpc: Option<SocketAddr>,
     admin: Mutex<Option<Client>>,
 }
 
@@ -58,7 +60,7 @@ impl Server {
         let tls = trusting(&instance.text("tls/ca.crt"), &[b"http/1.1"]);
         let door = Arc::new(Door::new(tls, instance.log().clone()));
         let process = Process { child: None, guard: instance.guard.clone() };
-        let mut server = Self { instance, process, door, admin: Mutex::default() };
+        let mut server = Self { instance, process, door, grpc: None, admin: Mutex::default() };
         server.start_again();
         server
     }
@@ -71,11 +73,15 @@ impl Server {
         let child = self.instance.launch(self.log());
         self.instance.guard.now_runs(Some(child.id()));
         self.process.child = Some(child);
-        let line = self.log().wait_since(mark, &["listening", "rest"]);
-        let address = ["address=", "\"address\":\""].iter().find_map(|before| line.split_once(before));
-        let (_, address) = address.unwrap_or_else(|| panic!("no address in {line:?}"));
-        let end = address.find([' ', '"']).unwrap_or(address.len());
-        self.door.moved_to(address[..end].parse().unwrap());
+        self.door.moved_to(address_in(&self.log().wait_since(mark, &["listening", "rest"])));
+        let has_grpc = self.instance.config().contains("\ngrpc_addr = ");
+        self.grpc = has_grpc.then(|| address_in(&self.log().wait_since(mark, &["listening", "grpc"])));
+    }
+
+    /// Where it speaks gRPC.
+    #[track_caller]
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc.expect("the server speaks gRPC")
     }
 
     /// Sends SIGTERM, and insists on exit code 0.
@@ -202,6 +208,14 @@ impl Server {
     pub fn raw(&self) -> Connection {
         self.door.connect().unwrap_or_else(|e| panic!("no connection: {e}\n{}", self.log().tail()))
     }
+}
+
+/// The address in a line of the log that says where the server listens.
+fn address_in(line: &str) -> SocketAddr {
+    let address = ["address=", "\"address\":\""].iter().find_map(|before| line.split_once(before));
+    let (_, address) = address.unwrap_or_else(|| panic!("no address in {line:?}"));
+    let end = address.find([' ', '"']).unwrap_or(address.len());
+    address[..end].parse().unwrap()
 }
 
 /// The process, if it runs.

@@ -16,7 +16,14 @@ const GRPC_PORT: u16 = 9443;
 /// A short `mcias.conf` with every section the instance needs.
 pub fn config(plan: &Plan) -> String {
     let layout = &plan.layout;
-    let (listen, grpc) = (plan.listen, SocketAddr::new(plan.listen.ip(), GRPC_PORT));
+    let listen = plan.listen;
+    let grpc = match plan.grpc {
+        Some(grpc) => format!("grpc_addr = \"{grpc}\""),
+        None => format!(
+            "# gRPC is off without an address of its own.\n# grpc_addr = \"{}\"",
+            SocketAddr::new(listen.ip(), GRPC_PORT)
+        ),
+    };
     let master = match &plan.passphrase {
         Some((variable, _)) => {
             format!(
@@ -36,8 +43,7 @@ pub fn config(plan: &Plan) -> String {
 
 [server]
 listen_addr = \"{listen}\"
-# gRPC is off without an address of its own.
-# grpc_addr = \"{grpc}\"
+{grpc}
 tls_cert = {cert}
 tls_key = {key}
 

@@ -6,6 +6,7 @@ use super::session::code_where_needed;
 use super::{ACCOUNT, Command, Failure, Flag, PASSWORD_STDIN, Parsed, Remote, command, qr};
 use crate::cli::{given, show, term};
 use crate::model::credential::{ConfirmTotp, EnrollTotp};
+use crate::wire::inputs::NamedAccount;
 use crate::wire::ops;
 
 pub(super) const ENROLL: Command = Command {
@@ -59,5 +60,5 @@ fn confirm(parsed: &Parsed) -> Result<(), Failure> {
 fn remove(parsed: &Parsed) -> Result<(), Failure> {
     let mut remote = Remote::open(parsed)?;
     let account = remote.account(ACCOUNT.name)?;
-    remote.call::<ops::RemoveAccountTotp>(&account)
+    remote.call::<ops::RemoveTotp>(&NamedAccount(account))
 }

@@ -19,6 +19,7 @@ use crate::cli::secrets;
 use crate::cli::term::Failure;
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::grpc::Grpc;
 use crate::limits;
 use crate::model::audit::{EventType, Occasion, Via};
 use crate::net::connections::{Connections, Limits, TimeLimits};
@@ -54,13 +55,13 @@ const TELL_DRAINING: Duration = Duration::from_secs(1);
 /// How long work that nobody waits for any more has to end before the database is closed.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
-/// Tells somebody where the server listens.
-pub type Announce = Box<dyn FnOnce(SocketAddr) -> Result<(), Failure>>;
+/// Tells somebody where the server listens: REST, and gRPC if it does.
+pub type Announce = Box<dyn FnOnce(SocketAddr, Option<SocketAddr>) -> Result<(), Failure>>;
 
 /// What a life of the server is besides: for `mcias dev`.
 #[derive(Default)]
 pub struct Besides {
-    /// Called once it listens, with the address of REST.
+    /// Called once it listens.
     pub listening: Option<Announce>,
     /// Whether the end of standard input ends it, too.
     pub ends_with_stdin: bool,
@@ -76,8 +77,13 @@ pub fn run(config: &Config, besides: Besides) -> Result<(), Failure> {
     let log = log::start(config.log.format, config.log.level).map_err(Failure::new)?;
     let lock = ServerLock::take(&config.database.path)?;
     let house = Arc::new(open(config, lock)?);
-    let doors =
-        Doors { certificates: Watched::load(config)?, listener: bind(config)?, files: limits::raise_open_files() };
+    let server = &config.server;
+    let doors = Doors {
+        certificates: Watched::load(config)?,
+        rest: bind("listen_addr", server.listen_addr)?,
+        grpc: server.grpc_addr.map(|address| bind("grpc_addr", address)).transpose()?,
+        files: limits::raise_open_files(),
+    };
     let runtime = runtime(config)?;
 
     let ended = runtime.block_on(serve(config, &house, doors, &notifier, &log, besides));
@@ -127,9 +133,8 @@ fn open(config: &Config, lock: ServerLock) -> Result<House, Failure> {
     })
 }
 
-fn bind(config: &Config) -> Result<TcpListener, Failure> {
-    let address = config.server.listen_addr;
-    let failed = |e: std::io::Error| Failure::new(format!("cannot listen on [server] listen_addr {address}: {e}"));
+fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    let failed = |e: std::io::Error| Failure::new(format!("cannot listen on [server] {key} {address}: {e}"));
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)
@@ -149,7 +154,8 @@ fn runtime(config: &Config) -> Result<Runtime, Failure> {
 /// What the doors are made of.
 struct Doors {
     certificates: Watched,
-    listener: TcpListener,
+    rest: TcpListener,
+    grpc: Option<TcpListener>,
     /// How many files may be open.
     files: u64,
 }
@@ -163,7 +169,7 @@ async fn serve(
     log: &Log,
     besides: Besides,
 ) -> Result<(), Failure> {
-    let Doors { mut certificates, listener, files } = doors;
+    let Doors { mut certificates, rest: rest_listener, grpc: grpc_listener, files } = doors;
     let mut signals =
         Signals::new(besides.ends_with_stdin).map_err(|e| Failure::new(format!("cannot listen for signals: {e}")))?;
     let allowed = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX).max(1);
@@ -173,11 +179,15 @@ async fn serve(
         uncapped: config.server.trusted_proxies.clone(),
         time: TimeLimits::default(),
     });
-    let rest_tls = tls::server_config(certificates.certificates.clone(), config.server.min_tls, &[b"h2", b"http/1.1"])
-        .map_err(Failure::new)?;
-    let listener =
-        tokio::net::TcpListener::from_std(listener).map_err(|e| Failure::new(format!("cannot listen: {e}")))?;
-    let address = listener.local_addr().map_err(|e| Failure::new(format!("cannot listen: {e}")))?;
+    let tls = |alpn: &[&[u8]]| {
+        tls::server_config(certificates.certificates.clone(), config.server.min_tls, alpn).map_err(Failure::new)
+    };
+    let (rest_listener, rest_address) = listening(rest_listener)?;
+    let rest_tls = tls(&[b"h2", b"http/1.1"])?;
+    let grpc = match grpc_listener {
+        Some(listener) => Some((listening(listener)?, tls(&[b"h2"])?, Arc::new(Grpc::new(house.clone())?))),
+        None => None,
+    };
 
     let mut started = begin(&house.service);
     let rest = Arc::new(Rest::new(house.clone()));
@@ -185,11 +195,21 @@ async fn serve(
         let rest = rest.clone();
         async move { rest.handle(request, from.peer).await }
     };
-    tokio::spawn(listen::serve(listener, rest_tls, Protocol::Http1, door, connections.clone()));
-    info!(version = VERSION, door = "rest", %address, "listening");
+    tokio::spawn(listen::serve(rest_listener, rest_tls, Protocol::Http1, door, connections.clone()));
+    info!(version = VERSION, door = "rest", address = %rest_address, "listening");
+    let mut grpc_address = None;
+    if let Some(((listener, address), tls, grpc)) = grpc {
+        let door = move |request, from: ConnInfo| {
+            let grpc = grpc.clone();
+            async move { grpc.handle(request, from.peer).await }
+        };
+        tokio::spawn(listen::serve(listener, tls, Protocol::Http2, door, connections.clone()));
+        info!(version = VERSION, door = "grpc", %address, "listening");
+        grpc_address = Some(address);
+    }
     notifier.ready();
     if let Some(listening) = besides.listening {
-        listening(address)?;
+        listening(rest_address, grpc_address)?;
     }
 
     let mut complaint = Complaint::default();
@@ -254,6 +274,14 @@ async fn serve(
         warn!("requests were still under way when the time to drain was over");
     }
     Ok(())
+}
+
+/// A bound listener for the runtime, and where it listens.
+fn listening(bound: TcpListener) -> Result<(tokio::net::TcpListener, SocketAddr), Failure> {
+    let failed = |e: std::io::Error| Failure::new(format!("cannot listen: {e}"));
+    let listener = tokio::net::TcpListener::from_std(bound).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 /// The keys, the event and the checkpoint that a start begins with; not while the clock is behind, and not on a disk
