@@ -641,6 +641,57 @@ fn what_is_sealed_under_a_data_key_that_the_server_cannot_open_is_not_there_for_
 }
 
 #[test]
+fn who_may_not_read_the_database_is_told_so() {
+    use std::os::unix::process::CommandExt;
+    let instance = Instance::new();
+    if !rustix::process::geteuid().is_root() {
+        return testing::not_run("who_may_not_read_the_database_is_told_so", "it takes root to be somebody else");
+    }
+    for (folder, name) in [(".", "mcias.db"), (".", "mcias.conf")] {
+        instance.chmod(folder, 0o755);
+        instance.chmod(name, if name == "mcias.db" { 0o600 } else { 0o644 });
+    }
+    for command in [&["account", "list"][..], &["schema", "verify"], &["schema", "migrate"], &["backup", "--out", "b"]]
+    {
+        let output = instance.mciasdb(command).uid(65534).gid(65534).output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.code() == Some(1) && err.contains("/mcias.db: permission denied\n"),
+            "{command:?}: {err}"
+        );
+    }
+}
+
+#[test]
+fn a_row_of_the_log_that_cannot_be_read_hides_no_other() {
+    let instance = Instance::new();
+    instance.db(&["account", "create", "--username", "one", "--type", "system"]);
+    let database = instance.database();
+    database
+        .execute_batch("DROP TRIGGER audit_log_no_update; UPDATE audit_log SET details = 'x' WHERE id = 2")
+        .unwrap();
+    drop(database);
+    for command in [&["audit", "tail"][..], &["audit", "query", "--since", "2020-01-01T00:00:00Z"]] {
+        let output = instance.mciasdb(command).output().unwrap();
+        let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(out.contains("schema_migrated") && out.contains("account_created"), "{out}");
+        let named = "event 2 isn't as this program writes it";
+        assert!(output.status.code() == Some(1) && err.contains(named), "{err}");
+    }
+}
+
+#[test]
+fn a_blocklist_that_is_gone_stops_only_who_sets_a_password() {
+    let mut instance = Instance::new();
+    instance.set("passwords", "blocklist_file", "\"gone\"");
+    instance.db(&["account", "list"]);
+    instance.db(&["role", "list", "--id", "admin"]);
+    instance.db(&["backup", "--out", "b.db"]);
+    let set = ["account", "set-password", "--id", "admin", "--password-stdin"];
+    instance.db_fails_with(PASSWORD, 1, &set, &["blocklist_file", "gone"]);
+}
+
+#[test]
 fn a_database_that_somebody_holds_is_said_so() {
     let instance = Instance::new();
     let database = instance.database();
