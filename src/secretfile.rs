@@ -23,6 +23,29 @@ const ROOT: u32 = 0;
 /// It can't be read, isn't a regular file, is too large, or its owner or mode is against the rule; the message names
 /// the file and, for the rule, the command that mends it.
 pub fn read(path: &Path, what: &str, database_folder: Option<&Path>) -> Result<SecretBytes, String> {
+    read_by(path, what, |owner, mode, us| {
+        let database_owner = database_folder.and_then(|folder| rustix::fs::stat(folder).ok()).map(|stat| stat.st_uid);
+        judge(owner, mode, us, database_owner)
+    })
+}
+
+/// Reads a file that only we may own and read.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_own(path: &Path, what: &str) -> Result<SecretBytes, String> {
+    read_by(path, what, |owner, mode, us| match mode & 0o7777 {
+        _ if owner != us => Err(Fault::Owner(owner)),
+        mode if mode & 0o077 == 0 => Ok(()),
+        mode => Err(Fault::Mode { mode, allowed: 0o600 }),
+    })
+}
+
+fn read_by(
+    path: &Path,
+    what: &str,
+    rule: impl FnOnce(u32, u32, u32) -> Result<(), Fault>,
+) -> Result<SecretBytes, String> {
     let refuse = |why: String| format!("{what} {}: {why}", path.display());
     // NONBLOCK, or a FIFO without a writer would keep us here for ever; it says nothing to a regular file.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -32,8 +55,7 @@ pub fn read(path: &Path, what: &str, database_folder: Option<&Path>) -> Result<S
         return Err(refuse("is not a regular file".into()));
     }
     let us = rustix::process::geteuid().as_raw();
-    let database_owner = database_folder.and_then(|folder| rustix::fs::stat(folder).ok()).map(|stat| stat.st_uid);
-    judge(stat.st_uid, stat.st_mode, us, database_owner).map_err(|fault| refuse(fault.tell(path, us)))?;
+    rule(stat.st_uid, stat.st_mode, us).map_err(|fault| refuse(fault.tell(path, us)))?;
 
     // All of the room at once: a vector that grows leaves copies behind.
     let mut bytes = Zeroizing::new(vec![0; MAX_SIZE + 1]);

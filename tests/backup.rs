@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -261,6 +262,29 @@ fn from_a_disk_that_can_not_be_written_a_backup_to_another_place_works_and_warns
         assert!(names_in(&server.path("b.db")).contains(&"last".to_owned()), "killed: {killed}");
         server.db(&["verify", "--file", "b.db"]);
         server.db(&["verify"]);
+    }
+}
+
+#[test]
+fn a_backup_that_a_signal_ends_leaves_nothing() {
+    let instance = filled();
+    let partials = || {
+        let names = fs::read_dir(instance.folder()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().contains(".partial")).count()
+    };
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        // One that is done before the signal is there has no part in this.
+        let ended = (0..20).any(|n| {
+            let name = format!("{signal}-{n}.db");
+            let mut child = instance.mciasdb(&["backup", "--out", &name]).spawn().unwrap();
+            while partials() == 0 && child.try_wait().unwrap().is_none() {}
+            Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+            let ended = child.wait().unwrap();
+            assert_eq!(partials(), 0, "{signal}: {ended}");
+            assert!(ended.success() || (ended.code(), instance.path(&name).exists()) == (Some(code), false), "{ended}");
+            !ended.success()
+        });
+        assert!(ended, "{signal} came too late every time");
     }
 }
 

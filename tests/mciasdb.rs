@@ -5,6 +5,7 @@
 mod support;
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
@@ -521,6 +522,11 @@ fn rekey_changes_what_opens_the_database_and_leaves_no_trace() {
     ] {
         writes(&server, &[], || server.db_fails(1, &[&["rekey"][..], &flags].concat(), words));
     }
+    let too_short = "must have at least 12 characters";
+    server.env("NEW", "eleven char");
+    writes(&server, &[], || server.db_fails(1, &["rekey", "--new-passphrase-env", "NEW"], &["NEW", too_short]));
+    server.write("short", "eleven char\n");
+    writes(&server, &[], || server.db_fails(1, &["rekey", "--new-passphrase-file", "short"], &["short", too_short]));
     server.env("NEW", "correct horse battery staple");
     server.db_warns(&["rekey", "--new-passphrase-env", "NEW"], says);
     server.unset("master_key", "keyfile");
@@ -577,6 +583,112 @@ fn a_new_data_key_is_taken_by_the_server_that_runs() {
     assert_eq!(app.get(&pgcreds).ok(200)["password"], "of Postgres");
     server.stop();
     server.is_sound();
+}
+
+#[test]
+fn a_data_key_that_the_server_cannot_open_is_not_sealed_with() {
+    let mut server = Server::start();
+    let ann = server.human("ann");
+    server.write("new.key", "5a".repeat(32));
+    server.write("newer.key", "a5".repeat(32));
+    assert_eq!(server.text("mcias.db.lock"), "data_key 1\n");
+    server.db_warns(&["rekey", "--new-keyfile", "new.key"], "the master key is changed");
+    // The server has the old master key still, which opens no key that is made from here on.
+    server.set("master_key", "keyfile", "\"new.key\"");
+    let rekey = ["rekey", "--new-keyfile", "newer.key", "--new-data-key"];
+    let output = server.mciasdb(&rekey).output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && err.contains("was started with an older master key"), "{err}");
+    assert_eq!(server.text("mcias.db.lock"), "data_key 1\nlocked_out 2\n");
+
+    // What it can't do it says, and checks go on.
+    let not_now = server.client().get("/v1/ready").expect(503, "unavailable");
+    assert!(not_now.text("error").contains("master key"), "{}", not_now.story());
+    ann.try_login("ann", ann.password()).without("authorization").expect(503, "unavailable");
+    assert!(ann.is_good());
+
+    // Nothing is sealed with it yet, so that the server needs only the right master key.
+    server.restart();
+    assert_eq!(server.text("mcias.db.lock"), "data_key 2\n");
+    server.client().get("/v1/ready").ok(200);
+    server.login("ann", ann.password());
+    server.db_warns(&rekey, "the master key is changed");
+    server.login("ann", ann.password());
+    server.stop();
+    server.set("master_key", "keyfile", "\"newer.key\"");
+    server.start_again();
+    server.login("ann", ann.password());
+    server.stop();
+    server.is_sound();
+}
+
+#[test]
+fn what_is_sealed_under_a_data_key_that_the_server_cannot_open_is_not_there_for_now() {
+    let server = Server::start();
+    let ann = server.human("ann");
+    // As by a program that waits for nobody: the key is another, and the password is sealed under it.
+    let database = server.database();
+    let key: Vec<u8> = server.query_one("SELECT value FROM server_config WHERE key = 'data_key/1'", []);
+    database.execute("INSERT INTO server_config (key, value) VALUES ('data_key/2', ?1)", [&key]).unwrap();
+    let resealed = "UPDATE accounts SET password_enc = CAST(x'00000002' || substr(password_enc, 5) AS BLOB)";
+    database.execute(resealed, []).unwrap();
+    let not_now = server.client().get("/v1/ready").expect(503, "unavailable");
+    assert!(not_now.text("error").contains("master key"), "{}", not_now.story());
+    ann.try_login("ann", ann.password()).without("authorization").expect(503, "unavailable");
+    let change = json!({"current_password": ann.password(), "new_password": "another walrus altogether"});
+    ann.put("/v1/auth/password").json(change).expect(503, "unavailable");
+    assert!(ann.is_good());
+}
+
+#[test]
+fn who_may_not_read_the_database_is_told_so() {
+    use std::os::unix::process::CommandExt;
+    let instance = Instance::new();
+    if !rustix::process::geteuid().is_root() {
+        return testing::not_run("who_may_not_read_the_database_is_told_so", "it takes root to be somebody else");
+    }
+    for (folder, name) in [(".", "mcias.db"), (".", "mcias.conf")] {
+        instance.chmod(folder, 0o755);
+        instance.chmod(name, if name == "mcias.db" { 0o600 } else { 0o644 });
+    }
+    for command in [&["account", "list"][..], &["schema", "verify"], &["schema", "migrate"], &["backup", "--out", "b"]]
+    {
+        let output = instance.mciasdb(command).uid(65534).gid(65534).output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.code() == Some(1) && err.contains("/mcias.db: permission denied\n"),
+            "{command:?}: {err}"
+        );
+    }
+}
+
+#[test]
+fn a_row_of_the_log_that_cannot_be_read_hides_no_other() {
+    let instance = Instance::new();
+    instance.db(&["account", "create", "--username", "one", "--type", "system"]);
+    let database = instance.database();
+    database
+        .execute_batch("DROP TRIGGER audit_log_no_update; UPDATE audit_log SET details = 'x' WHERE id = 2")
+        .unwrap();
+    drop(database);
+    for command in [&["audit", "tail"][..], &["audit", "query", "--since", "2020-01-01T00:00:00Z"]] {
+        let output = instance.mciasdb(command).output().unwrap();
+        let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(out.contains("schema_migrated") && out.contains("account_created"), "{out}");
+        let named = "event 2 isn't as this program writes it";
+        assert!(output.status.code() == Some(1) && err.contains(named), "{err}");
+    }
+}
+
+#[test]
+fn a_blocklist_that_is_gone_stops_only_who_sets_a_password() {
+    let mut instance = Instance::new();
+    instance.set("passwords", "blocklist_file", "\"gone\"");
+    instance.db(&["account", "list"]);
+    instance.db(&["role", "list", "--id", "admin"]);
+    instance.db(&["backup", "--out", "b.db"]);
+    let set = ["account", "set-password", "--id", "admin", "--password-stdin"];
+    instance.db_fails_with(PASSWORD, 1, &set, &["blocklist_file", "gone"]);
 }
 
 #[test]
@@ -703,11 +815,46 @@ fn passwords_are_asked_for_twice_on_a_terminal_and_never_shown() {
 }
 
 #[test]
+fn a_signal_at_a_password_prompt_leaves_the_terminal_as_it_was() {
+    if !Terminal::is_possible() {
+        return testing::not_run("a_signal_at_a_password_prompt_leaves_the_terminal_as_it_was", "there is no script");
+    }
+    let instance = Instance::new();
+    let program = format!("'{}' db --config mcias.conf account set-password --id admin", support::MCIAS);
+    // The shell is asked by the same ^C, and goes on to tell.
+    let line = format!("trap : INT; sh -c \"echo \\$\\$ >pid; exec {program}\"; echo code $?; stty -a");
+    for signal in [None, Some("TERM"), Some("HUP")] {
+        let mut terminal = Terminal::of(&line, instance.path("terminal"), |command| {
+            command.current_dir(instance.folder());
+        });
+        terminal.shows("New password: ");
+        assert!(!terminal.echoes(), "what is typed would be shown by now");
+        match signal {
+            None => terminal.types("half a pass\u{3}"),
+            Some(signal) => {
+                let pid = instance.text("pid");
+                assert!(Command::new("kill").args(["-s", signal, pid.trim()]).status().unwrap().success());
+            }
+        }
+        let (_, shown) = terminal.ends();
+        let code = [130, 143, 129][["TERM", "HUP"].iter().position(|one| Some(*one) == signal).map_or(0, |n| n + 1)];
+        assert!(shown.contains(&format!("New password: \ncode {code}\n")), "{signal:?}: {shown}");
+        assert!(shown.contains(" echo ") && shown.contains(" -echonl "), "{signal:?}: {shown}");
+    }
+    // The end of the input is no answer.
+    let mut terminal = instance.mciasdb_on_a_terminal(&["account", "set-password", "--id", "admin"]);
+    terminal.shows("New password: ");
+    terminal.types("\u{4}");
+    let (code, shown) = terminal.ends();
+    assert!(code == Some(1) && shown.contains("there was no answer"), "{shown}");
+}
+
+#[test]
 fn without_a_terminal_a_password_is_not_asked_for() {
     let instance = Instance::new();
     let alone = |arguments: &[&str]| {
         // In a session of its own, which has no terminal.
-        let mut command = std::process::Command::new("setsid");
+        let mut command = Command::new("setsid");
         command.args(["-w", support::MCIAS, "db", "--config"]).arg(instance.path("mcias.conf")).args(arguments);
         let output = command.stdin(std::process::Stdio::null()).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())

@@ -189,7 +189,10 @@ fn a_lost_admin_password() {
         return testing::not_run("a_lost_admin_password", "there is no script, of util-linux");
     }
     let system = System::new();
-    system.well("mciasdb --config etc/mcias.conf role revoke --id admin --role admin");
+    system.well(
+        "mciasdb --config etc/mcias.conf role revoke --id admin --role admin
+        mciasdb --config etc/mcias.conf account set-status --id admin --status suspended",
+    );
     system.follow("password");
     assert!(system.logs_in("admin", "a walrus in the morning"));
     let roles = "T=$(echo 'a walrus in the morning' | mciasctl login --username admin --password-stdin)
@@ -250,6 +253,28 @@ fn a_leaked_master_key() {
     system.instance.write("etc/leaked.conf", config);
     let output = system.run("mciasdb --config etc/leaked.conf account list");
     assert!(String::from_utf8_lossy(&output.stderr).contains("does not open"), "{output:?}");
+    assert_eq!(fs::read(system.path("etc/master.key.old")).unwrap(), fs::read(system.path("leaked.key")).unwrap());
+    system.well("mciasdb --config etc/mcias.conf verify --file backup/mcias-2.db");
+
+    // The thief has keys that sign, that verify still and that wait.
+    system.well(
+        "mciasdb --config etc/mcias.conf keys rotate --now && mciasdb --config etc/mcias.conf keys rotate
+        echo 'a walrus drinks cold tea' | mciasctl login --username alice --password-stdin >alice.token",
+    );
+    let list = || system.well("mciasdb --config etc/mcias.conf keys list");
+    let before: Vec<_> = list().lines().skip(1).map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    system.follow("everything has leaked");
+    assert!(!system.is_good("wiki.token") && !system.is_good("alice.token"));
+    let after = list();
+    for kid in &before {
+        let line = after.lines().find(|line| line.starts_with(kid.as_str())).unwrap();
+        assert!(line.contains(" revoked "), "{line}");
+    }
+    assert_eq!(after.matches(" signs ").count(), 2, "{after}");
+    system.well("mciasctl account list");
+    system.well(
+        "mciasdb --config etc/mcias.conf verify && mciasdb --config etc/mcias.conf verify --file backup/mcias-3.db",
+    );
 }
 
 #[test]

@@ -70,7 +70,17 @@ fn lists() -> BTreeMap<String, Vec<Entry>> {
     lists.entry(MCIAS.name.to_owned()).or_default().extend(roles);
     lists.insert(
         format!("{} help", MCIAS.name),
-        ROLES.iter().map(|role| (role.word.to_owned(), role.about.to_owned())).collect(),
+        ROLES
+            .iter()
+            .map(|role| (role.word, role.about))
+            .chain(
+                MCIAS
+                    .commands
+                    .iter()
+                    .map(|command| (command.name.split(' ').next().unwrap_or_default(), command.about)),
+            )
+            .map(|(word, about)| (word.to_owned(), about.to_owned()))
+            .collect(),
     );
     lists
 }

@@ -20,9 +20,11 @@ use super::secrets;
 use super::server;
 use super::term::Failure;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::model::account::{Account, AccountId, AccountStatus, Username};
 use crate::model::audit::{EventType, Via};
 use crate::service::access::{Admin, AdminOrOwner};
+use crate::service::policy::Blocklist;
 use crate::service::{Call, Policy, Service};
 use crate::store::Store;
 
@@ -110,12 +112,25 @@ struct Opened {
 }
 
 impl Opened {
-    /// Opens what the configuration names; makes the keys of a database that has none yet.
+    /// Opens what the configuration names; makes the keys of a database that has none yet. Not for a command that sets a
+    /// password.
     fn open(parsed: &Parsed) -> Result<Self, Failure> {
+        Self::with_blocklist(parsed, |_| Ok(Blocklist::default()))
+    }
+
+    /// The same, with the passwords that nobody may have.
+    fn open_for_passwords(parsed: &Parsed) -> Result<Self, Failure> {
+        Self::with_blocklist(parsed, secrets::blocklist)
+    }
+
+    fn with_blocklist(
+        parsed: &Parsed,
+        blocklist: impl FnOnce(&Config) -> Result<Blocklist, Failure>,
+    ) -> Result<Self, Failure> {
         let config = server::load(parsed)?;
         let store = Store::open(&config.database.path)?;
         let master = secrets::master_key(&config)?;
-        let policy = Policy::new(&config, secrets::blocklist(&config)?, 1)?;
+        let policy = Policy::new(&config, blocklist(&config)?, 1)?;
         let service = Service::open(store, &master, policy, Clock::System, Via::Mciasdb)?;
         service.ensure_signing_keys()?;
         Ok(Self { service })

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::command::{Command, Flag};
 use super::parse::{Parsed, Usage};
 use super::pki::{self, Host};
+use super::secrets;
 use super::term::{self, Failure};
 use crate::clock::Clock;
 use crate::config::{self, Config};
@@ -64,9 +65,6 @@ pub enum Master {
     /// From a key file; this is the key.
     KeyFile(KeyBytes),
 }
-
-/// The shortest passphrase that is taken, in characters.
-const MIN_PASSPHRASE: usize = 12;
 
 /// What to make, once every flag is known to be good.
 struct Plan {
@@ -228,9 +226,7 @@ fn passphrase(name: &str, value: Option<OsString>) -> Result<Password, Failure> 
     };
     let passphrase = value.into_string().map(Password::new);
     let passphrase = passphrase.map_err(|_| Failure::new(format!("the passphrase in {name} isn't UTF-8")))?;
-    if passphrase.expose().chars().count() < MIN_PASSPHRASE {
-        return Err(Failure::new(format!("the passphrase in {name} must have at least {MIN_PASSPHRASE} characters")));
-    }
+    secrets::long_enough(&passphrase, name)?;
     Ok(passphrase)
 }
 

@@ -14,6 +14,7 @@ pub mod remote;
 pub mod secrets;
 pub mod server;
 pub mod show;
+pub mod signals;
 pub mod term;
 
 use std::ffi::{OsStr, OsString};

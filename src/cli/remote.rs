@@ -12,13 +12,14 @@ mod session;
 mod tokens;
 mod totp;
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 use super::command::{Command, Flag, Role};
 use super::parse::Parsed;
 use super::term::{self, ASKED_WRONGLY, Failure, REFUSED};
-use crate::client::{Callable, Client, Protocol, Server, Trouble, Trust};
+use crate::client::{Callable, Client, Distrust, Protocol, Server, Trouble, Trust};
 use crate::config;
 use crate::error::{Error, Kind};
 use crate::model::account::{AccountFilter, AccountId, AccountStatus, Username};
@@ -128,8 +129,29 @@ struct Remote<'p> {
     server: Server,
     client: Client,
     token: Option<BearerToken>,
-    /// Whether the token came from the file of saved ones.
-    from_saved: bool,
+    /// Where the token came from.
+    whence: Whence,
+}
+
+/// Where a token comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whence {
+    /// `--token`.
+    Flag,
+    /// The variable of this name.
+    Variable(&'static str),
+    /// The file of saved ones.
+    Saved,
+}
+
+impl fmt::Display for Whence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("the token of --token"),
+            Self::Variable(name) => write!(f, "the token in {name}"),
+            Self::Saved => f.write_str("the saved token"),
+        }
+    }
 }
 
 impl<'p> Remote<'p> {
@@ -137,13 +159,10 @@ impl<'p> Remote<'p> {
     /// the one that was saved for this server.
     fn open(parsed: &'p Parsed) -> Result<Self, Failure> {
         let mut remote = Self::open_without_token(parsed)?;
-        remote.token = match given_token(parsed)? {
-            Some(token) => Some(token),
-            None => {
-                remote.from_saved = true;
-                Saved::load()?.get(&remote.server)
-            }
-        };
+        match given_token(parsed)? {
+            Some((token, whence)) => (remote.token, remote.whence) = (Some(token), whence),
+            None => remote.token = Saved::load()?.get(&remote.server),
+        }
         if remote.token.is_none() {
             let login = login(parsed);
             let message = format!("there is no token for {}: '{login} --save' gets one and keeps it", remote.server);
@@ -192,7 +211,7 @@ impl<'p> Remote<'p> {
         };
         let client = Client::new(protocol, server.clone(), &trust, AGENT, timeout)
             .map_err(|e| Failure::new(format!("cannot get ready to connect: {e}")))?;
-        Ok(Self { parsed, server, client, token: None, from_saved: false })
+        Ok(Self { parsed, server, client, token: None, whence: Whence::Saved })
     }
 
     /// Calls an operation, with the token unless it is for everybody.
@@ -210,9 +229,7 @@ impl<'p> Remote<'p> {
         let server = &self.server;
         Failure::new(match trouble {
             Trouble::Refused(error) => return self.refused(&error, level),
-            Trouble::NotTrusted(why) => {
-                format!("{server} isn't trusted: {why}; --cacert FILE (or MCIAS_CACERT) names the CA to trust")
-            }
+            Trouble::NotTrusted(why) => format!("{server} isn't trusted: {why}{}", advice(&why)),
             Trouble::Unreachable(why) => format!("{server} can't be reached: {why}"),
             Trouble::TooSlow(after) => {
                 format!("{server} gave no answer within {} s; --timeout allows for more", after.as_secs_f64())
@@ -228,7 +245,8 @@ impl<'p> Remote<'p> {
                 "the login was refused: the name, the password or the one-time code is wrong".to_owned()
             }
             Kind::Unauthorized => {
-                format!("the token is no longer good, or not for {}: '{login}' gets another", self.server)
+                let save = if self.whence == Whence::Saved { " --save" } else { "" };
+                format!("{} is no longer good, or not for {}: '{login}{save}' gets another", self.whence, self.server)
             }
             Kind::RateLimited | Kind::Unavailable => match error.retry_after() {
                 Some(seconds) => format!("{}: try again in {seconds} s", error.client()),
@@ -271,21 +289,45 @@ impl<'p> Remote<'p> {
     }
 }
 
-/// The token that is given for this one command.
-fn given_token(parsed: &Parsed) -> Result<Option<BearerToken>, Failure> {
+/// What to do about a certificate that isn't believed.
+fn advice(why: &Distrust) -> &'static str {
+    match why {
+        Distrust::UnknownIssuer => "; --cacert FILE (or MCIAS_CACERT) names the CA to trust",
+        Distrust::Ended => "; 'mcias cert renew' on its machine makes the next; is the clock here right?",
+        Distrust::NotYet => "; is the clock right?",
+        Distrust::OtherNames => "; --server (or MCIAS_SERVER) has to name it as its certificate does",
+        Distrust::OfAnAuthority => "; [server] tls_cert on its machine has to name one that a CA has signed for it",
+        Distrust::Other(_) => "",
+    }
+}
+
+/// The token that is given for this one command, and where.
+fn given_token(parsed: &Parsed) -> Result<Option<(BearerToken, Whence)>, Failure> {
     if let Some(token) = parsed.text("token")? {
         term::err(&format!(
             "{}: warning: --token shows in the list of processes; MCIAS_TOKEN doesn't\n",
             parsed.role().name
         ));
-        return Ok(Some(BearerToken::new(token.to_owned())));
+        let token = token_of(token).ok_or_else(|| parsed.usage(format!("--token: {NO_TOKEN}")))?;
+        return Ok(Some((token, Whence::Flag)));
     }
     for name in ["MCIAS_TOKEN", "MCIAS_ADMIN_TOKEN"] {
-        if let Some(token) = variable(name)? {
-            return Ok(Some(BearerToken::new(token.trim().to_owned())));
+        if let Some(text) = variable(name)? {
+            let unusable = || Failure { code: ASKED_WRONGLY, message: format!("{name}: {NO_TOKEN}") };
+            return Ok(Some((token_of(&text).ok_or_else(unusable)?, Whence::Variable(name))));
         }
     }
     Ok(None)
+}
+
+/// What to say of it.
+const NO_TOKEN: &str = "that can't be a token, which is one word of plain text";
+
+/// A token as it can be sent.
+fn token_of(text: &str) -> Option<BearerToken> {
+    let word = text.trim();
+    let plain = !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic());
+    plain.then(|| BearerToken::new(word.to_owned()))
 }
 
 /// What a variable holds; one that is empty counts as not set.

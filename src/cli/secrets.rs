@@ -52,6 +52,20 @@ pub fn key_file(path: &Path, what: &str, folder: Option<&Path>) -> Result<Master
     key.map(MasterSecret::KeyFile).map_err(|e| named(what, path, &e))
 }
 
+/// The shortest passphrase that becomes a master key, in characters. One that is a master key already is taken as it is.
+const MIN_PASSPHRASE: usize = 12;
+
+/// Whether a passphrase is long enough to become a master key. `whence` says where it came from.
+///
+/// # Errors
+/// A failure that names it.
+pub fn long_enough(passphrase: &Password, whence: &str) -> Result<(), Failure> {
+    match passphrase.expose().chars().count() {
+        MIN_PASSPHRASE.. => Ok(()),
+        _ => Err(Failure::new(format!("the passphrase in {whence} must have at least {MIN_PASSPHRASE} characters"))),
+    }
+}
+
 /// Reads the private key of the server certificate.
 ///
 /// # Errors

@@ -10,8 +10,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
+use super::signals::Undo;
 use crate::error::{Error, Kind};
 use crate::secret::Password;
 
@@ -206,12 +208,67 @@ impl Drop for Progress {
 /// Asks on the terminal, without echo. `instead` is what to use where there is no terminal, e.g. `--password-stdin`.
 ///
 /// # Errors
-/// Without a terminal, and where the answer is interrupted.
+/// Without a terminal, and where there is no answer. A signal at the question ends the program, with the terminal as it
+/// was.
 pub fn prompt_secret(prompt: &str, instead: &str) -> Result<Password, Failure> {
-    let mut answer = rpassword::prompt_password(prompt)
-        .map(Zeroizing::new)
-        .map_err(|e| Failure::new(format!("cannot ask on a terminal ({e}); use {instead}")))?;
-    Ok(Password::new(std::mem::take(&mut *answer)))
+    let ask = || -> io::Result<Password> {
+        let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
+        // Before the question is there to be answered.
+        let _silence = Silence::on(&terminal)?;
+        terminal.write_all(prompt.as_bytes())?;
+        read_line_unseen(&mut terminal)
+    };
+    ask().map_err(|e| Failure::new(format!("cannot ask on a terminal ({e}); use {instead}")))
+}
+
+/// A terminal that doesn't show what is typed, but the end of the line; as before when dropped, or when a signal ends the
+/// program.
+struct Silence {
+    terminal: File,
+    before: Termios,
+    _undo: Undo,
+}
+
+impl Silence {
+    fn on(terminal: &File) -> io::Result<Self> {
+        let before = tcgetattr(terminal)?;
+        let (undone, as_before) = (terminal.try_clone()?, before.clone());
+        let undo = Undo::on_signal(move || {
+            // Nothing more can be done about it than this.
+            let _ = tcsetattr(&undone, OptionalActions::Now, &as_before);
+            let _ = (&undone).write_all(b"\n");
+        });
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        silent.local_modes.insert(LocalModes::ECHONL);
+        tcsetattr(terminal, OptionalActions::Now, &silent)?;
+        Ok(Self { terminal: terminal.try_clone()?, before, _undo: undo })
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
+    }
+}
+
+/// A line, without its end, through no buffer but one that is wiped.
+fn read_line_unseen(terminal: &mut impl Read) -> io::Result<Password> {
+    // A terminal has no longer lines.
+    let mut line = Zeroizing::new([0; MAX_SECRET + 1]);
+    let mut filled = 0;
+    while !line[..filled].ends_with(b"\n") {
+        match terminal.read(&mut line[filled..]) {
+            Ok(0) if filled == line.len() => return Err(io::Error::other("the answer is too long")),
+            Ok(0) => return Err(io::Error::other("there was no answer")),
+            Ok(read) => filled += read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    let text = line[..filled - 1].strip_suffix(b"\r").unwrap_or(&line[..filled - 1]);
+    let text = str::from_utf8(text).map_err(|_| io::Error::other("the answer isn't UTF-8"))?;
+    Ok(Password::new(text.to_owned()))
 }
 
 /// Whether somebody sits at standard input.

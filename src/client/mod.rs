@@ -20,7 +20,7 @@ use crate::wire::proto::Method;
 use crate::wire::requests::ToRequest;
 
 pub use server::Server;
-pub use trust::Trust;
+pub use trust::{Distrust, Trust};
 
 /// An operation that a client can call.
 pub trait Callable: Method<Input: ToRequest, Output: FromAnswer> {}
@@ -35,7 +35,7 @@ pub enum Trouble {
     /// There is no connection to be had.
     Unreachable(String),
     /// Somebody answers, but doesn't prove to be the server.
-    NotTrusted(String),
+    NotTrusted(Distrust),
     /// No answer within the time there was.
     TooSlow(Duration),
     /// What came isn't an answer of an MCIAS server.
@@ -46,7 +46,8 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(error) => f.write_str(error.client()),
-            Self::Unreachable(why) | Self::NotTrusted(why) | Self::Garbled(why) => f.write_str(why),
+            Self::Unreachable(why) | Self::Garbled(why) => f.write_str(why),
+            Self::NotTrusted(why) => why.fmt(f),
             Self::TooSlow(after) => write!(f, "no answer within {} s", after.as_secs_f64()),
         }
     }

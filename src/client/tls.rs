@@ -35,21 +35,8 @@ fn reason(e: &io::Error) -> String {
 
 fn hand_shake(e: &io::Error) -> Trouble {
     match e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(why)) => Trouble::NotTrusted(distrust(why)),
+        Some(rustls::Error::InvalidCertificate(why)) => Trouble::NotTrusted(why.into()),
         Some(error) => Trouble::Unreachable(format!("TLS failed: {error}")),
         None => Trouble::Unreachable(format!("the TLS hand-shake broke off: {}", reason(e))),
-    }
-}
-
-fn distrust(why: &rustls::CertificateError) -> String {
-    use rustls::CertificateError as Bad;
-    match why {
-        Bad::UnknownIssuer => "nobody who is trusted here vouches for its certificate".into(),
-        Bad::Expired | Bad::ExpiredContext { .. } => "its certificate has ended".into(),
-        Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
-            "its certificate isn't valid yet; is the clock right?".into()
-        }
-        Bad::NotValidForName | Bad::NotValidForNameContext { .. } => "its certificate is for other names".into(),
-        other => format!("its certificate can't be believed: {other}"),
     }
 }

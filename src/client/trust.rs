@@ -1,12 +1,13 @@
 //! Whom a client believes to be the server: the certificate authorities of the system, or those of one file.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 
 /// Where distributions keep the certificates of the authorities they trust, in one file.
 const SYSTEM: [&str; 6] = [
@@ -17,6 +18,52 @@ const SYSTEM: [&str; 6] = [
     "/etc/ssl/cert.pem",
     "/usr/local/share/certs/ca-root-nss.crt",
 ];
+
+/// Why a certificate isn't believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Distrust {
+    /// None of the authorities has signed it.
+    UnknownIssuer,
+    /// Its time is over.
+    Ended,
+    /// Its time hasn't come.
+    NotYet,
+    /// It is for other names.
+    OtherNames,
+    /// It is an authority's own.
+    OfAnAuthority,
+    /// In the library's words.
+    Other(String),
+}
+
+impl From<&CertificateError> for Distrust {
+    fn from(why: &CertificateError) -> Self {
+        match why {
+            CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Ended,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYet,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::OtherNames,
+            // This one has no name in rustls.
+            other => match other.to_string() {
+                text if text.contains("CaUsedAsEndEntity") => Self::OfAnAuthority,
+                text => Self::Other(text),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Distrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownIssuer => "nobody who is trusted here vouches for its certificate",
+            Self::Ended => "its certificate has ended",
+            Self::NotYet => "its certificate isn't valid yet",
+            Self::OtherNames => "its certificate is for other names",
+            Self::OfAnAuthority => "its certificate is a certificate authority's own, not a server's",
+            Self::Other(text) => return write!(f, "its certificate can't be believed: {text}"),
+        })
+    }
+}
 
 /// Certificate authorities.
 pub struct Trust(RootCertStore);

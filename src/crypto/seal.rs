@@ -106,14 +106,20 @@ impl DataKeys {
     /// Opens a value where it was sealed.
     ///
     /// # Errors
-    /// `Internal` naming the place where the value is cut short, its key isn't here, or it was changed or moved.
+    /// `Internal` naming the place where the value is cut short, its key isn't here, or it was changed or moved;
+    /// `Unavailable` where its key is newer than those that are here.
     pub fn open(&self, place: &Place, sealed: &Sealed) -> Result<SecretBytes> {
         let cut = || Error::internal(format!("the sealed value {place} is cut short"));
         let (id, rest) = sealed.ciphertext.split_first_chunk().ok_or_else(cut)?;
         let (body, tag) = rest.split_last_chunk().ok_or_else(cut)?;
         let id = u32::from_be_bytes(*id);
         let key = self.key(id).ok_or_else(|| {
-            Error::internal(format!("the sealed value {place} is under data key {id}, which isn't here"))
+            let isnt_here = format!("the sealed value {place} is under data key {id}, which isn't here");
+            // Sealed by somebody who has another master key by now, so whole as far as anybody here can tell.
+            match id > self.current_id() {
+                true => Error::unavailable("the data key is being changed", 5).because(isnt_here),
+                false => Error::internal(isnt_here),
+            }
         })?;
         let mut plaintext = Zeroizing::new(body.to_vec());
         if decrypt(key, &sealed.nonce, place.associated.as_bytes(), &mut plaintext, tag) {

@@ -37,7 +37,9 @@ fn is_known(service: &str) -> bool {
 fn serving(house: &House) -> ServingStatus {
     match house.service.readiness() {
         Readiness::Ready => ServingStatus::Serving,
-        Readiness::ClockBehind | Readiness::ReadOnly | Readiness::Draining => ServingStatus::NotServing,
+        Readiness::ClockBehind | Readiness::ReadOnly | Readiness::LockedOut | Readiness::Draining => {
+            ServingStatus::NotServing
+        }
     }
 }
 

@@ -10,11 +10,11 @@ mod verify;
 
 use super::access::Admin;
 use super::{Call, Core, Service};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::account::Listing;
 use crate::model::audit::{Checkpoint, Event, EventFilter, EventType, NewEvent};
 use crate::model::time::Timestamp;
-use crate::store::{KeyPurpose, Tx};
+use crate::store::{EventRow, KeyPurpose, Tx};
 
 pub use export::{Draft, Out, export, replace_archived, write_archive};
 pub use file::{FileReport, read_keys, verify_file};
@@ -25,7 +25,22 @@ pub use verify::{Report, public_keys, verify_log};
 ///
 /// # Errors
 /// `InvalidRequest` for a cursor that isn't ours.
-pub fn list(service: &Service, _: &Call, _: &Admin, filter: EventFilter) -> Result<Listing<Event>> {
+pub fn list(service: &Service, call: &Call, admin: &Admin, filter: EventFilter) -> Result<Listing<Event>> {
+    let Listing { rows, next } = list_rows(service, call, admin, filter)?;
+    let whole = |row: EventRow| row.event.ok_or_else(|| Error::internal(unreadable(row.id)));
+    Ok(Listing { rows: rows.into_iter().map(whole).collect::<Result<_>>()?, next })
+}
+
+/// What is wrong with an event that can't be read.
+pub fn unreadable(id: i64) -> String {
+    format!("event {id} isn't as this program writes it")
+}
+
+/// The same, with those that can't be read in their places.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_rows(service: &Service, _: &Call, _: &Admin, filter: EventFilter) -> Result<Listing<EventRow>> {
     let before = filter.page.before()?;
     if filter.nobody {
         return Ok(Listing { rows: Vec::new(), next: None });
@@ -34,7 +49,7 @@ pub fn list(service: &Service, _: &Call, _: &Admin, filter: EventFilter) -> Resu
     let mut rows = service.store.snapshot(|view| view.list_events(&filter, before, limit + 1))?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|event| event.id.to_string());
+    let next = rows.last().filter(|_| more).map(|row| row.id.to_string());
     Ok(Listing { rows, next })
 }
 

@@ -24,7 +24,8 @@ pub mod verify;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use crate::clock::Clock;
 use crate::crypto::jwt::{KeyRing, SignatureCache, SigningKey};
@@ -35,7 +36,7 @@ use crate::model::audit::{Occasion, Via};
 use crate::model::time::Timestamp;
 use crate::random;
 use crate::secret::{KeyBytes, Sealed, SecretBytes};
-use crate::store::{KeyPurpose, KeyRow, Store, Tx, View};
+use crate::store::{KeyPurpose, KeyRow, ServerLock, Store, Tx, View};
 
 pub use policy::Policy;
 pub use state::Readiness;
@@ -54,6 +55,8 @@ pub struct Service {
     signatures: SignatureCache,
     params_in_use: RwLock<policy::ParamsInUse>,
     state: State,
+    /// A server's, told which data key there is. Let go after the database is closed: fields are dropped in order.
+    lock: OnceLock<ServerLock>,
 }
 
 /// What a write may use besides its transaction: rules and keys, no I/O, no clock, no randomness.
@@ -122,10 +125,21 @@ impl Service {
             signatures: SignatureCache::new(),
             params_in_use,
             state: State::default(),
+            lock: OnceLock::new(),
         };
         service.refresh_ring()?;
         service.look_at_clock()?;
         Ok(service)
+    }
+
+    /// Keeps the lock of a server for as long as the house is there, and says in its file which data key the server has.
+    pub fn keep(&self, lock: ServerLock) {
+        self.lock.get_or_init(|| lock).tell(self.data_key(), None);
+    }
+
+    /// The number of the data key that this house seals with.
+    pub fn data_key(&self) -> u32 {
+        self.core.data_keys().current_id()
     }
 
     /// The rules this house goes by.
@@ -172,13 +186,27 @@ impl Service {
     pub fn refresh_data_keys(&self) -> Result<bool> {
         let wrapped = self.store.read(|view| view.data_keys())?;
         let newest = wrapped.iter().map(|(id, _)| *id).max();
-        if newest == Some(self.core.data_keys().current_id()) {
+        let ours = self.core.data_keys().current_id();
+        if newest == Some(ours) {
+            self.state.locked_out.store(false, Ordering::Release);
             return Ok(false);
         }
-        let keys = keys::unwrap_all(&self.master, &wrapped).ok_or_else(|| {
-            Error::internal("the database has another data key, which needs the new master key: start the server again")
-        })?;
+        let Some(keys) = keys::unwrap_all(&self.master, &wrapped) else {
+            if !self.state.locked_out.swap(true, Ordering::AcqRel)
+                && let Some(lock) = self.lock.get()
+            {
+                lock.tell(ours, newest);
+            }
+            return Err(Error::internal(
+                "the database has another data key, which needs the new master key: start the server again",
+            ));
+        };
+        let taken = keys.current_id();
         *self.core.data_keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        self.state.locked_out.store(false, Ordering::Release);
+        if let Some(lock) = self.lock.get() {
+            lock.tell(taken, None);
+        }
         Ok(true)
     }
 

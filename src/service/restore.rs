@@ -65,7 +65,8 @@ pub fn begin_epoch(service: &Service, call: &Call, proof: &Admin, progress: &mut
         done += BATCH as u64;
         progress(done.min(total), total);
     }
-    let step = totp::step_at(now);
+    // The next step's code is accepted already, and may have been used since the backup was made.
+    let step = totp::step_at(now) + 1;
     for after in (0..accounts).step_by(BATCH as usize) {
         service.write_as(proof, move |tx, _| tx.use_up_codes(after, after + BATCH, step))?;
         done += BATCH as u64;

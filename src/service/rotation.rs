@@ -69,11 +69,12 @@ pub fn rotate_audit(service: &Service, call: &Call, proof: &Admin) -> Result<Str
     })
 }
 
-/// Revokes a compromised token key at once: none of its tokens counts from here on. Where it was the one that signs,
-/// another takes over; where it was to take over, the one that signs goes on. The rows of its tokens are marked afterwards, in small batches; gives how many were live.
+/// Revokes a compromised key at once. None of a token key's tokens counts from here on. Where it was the one that signs,
+/// another takes over; where it was to take over, the one that signs goes on. The rows of its tokens are marked afterwards,
+/// in small batches; gives how many were live. Of an audit key, checkpoints that it signed before stand.
 ///
 /// # Errors
-/// `NotFound`; `Conflict` for an audit key.
+/// `NotFound`; `Conflict` for the audit key that signs.
 pub fn revoke(service: &Service, call: &Call, proof: &Admin, kid: &str) -> Result<u64> {
     let occasion = service.occasion(call);
     let now = occasion.time.timestamp();
@@ -81,11 +82,15 @@ pub fn revoke(service: &Service, call: &Call, proof: &Admin, kid: &str) -> Resul
     let named = kid.to_owned();
     let last = service.write_as(proof, move |tx, core| {
         let key = tx.signing_key(&named)?.ok_or_else(|| Error::not_found("no such key"))?;
-        if key.purpose == KeyPurpose::Audit {
-            return Err(Error::conflict("an audit key is replaced with 'keys rotate --audit'"));
+        let is_audit = key.purpose == KeyPurpose::Audit;
+        if is_audit && tx.signing_key_at(KeyPurpose::Audit, now)?.is_none_or(|signs| signs.kid == named) {
+            return Err(Error::conflict("this audit key signs: make the next with 'keys rotate --audit' first"));
         }
         if tx.revoke_signing_key(&named, now)? {
             tx.append(NewEvent::of(EventType::SigningKeyRevoked).with("kid", named.as_str()), occasion)?;
+        }
+        if is_audit {
+            return Ok(0);
         }
         if key.signs_from > now {
             // It was to relieve another.

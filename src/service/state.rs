@@ -15,6 +15,8 @@ const CLOCK_TOLERANCE: i64 = 300;
 pub struct State {
     clock_behind: AtomicBool,
     draining: AtomicBool,
+    /// The database's current data key doesn't open.
+    pub(super) locked_out: AtomicBool,
 }
 
 /// What `/v1/ready` tells.
@@ -26,6 +28,9 @@ pub enum Readiness {
     ClockBehind,
     /// Checks are served, writes aren't.
     ReadOnly,
+    /// Checks are served, what needs the data key isn't: it is another now, which the master key that this process was
+    /// started with doesn't open.
+    LockedOut,
     /// The server is stopping.
     Draining,
 }
@@ -43,10 +48,14 @@ pub fn health(_: &Service, _: &Call, (): ()) -> Result<HealthStatus> {
 /// # Errors
 /// `Unavailable` saying why not.
 pub fn ready(service: &Service, _: &Call, (): ()) -> Result<HealthStatus> {
+    // Whatever is wrong with the keys or the file is what the house then says of itself, and who looks at it regularly
+    // logs it.
+    let _ = service.refresh_data_keys();
     match service.readiness() {
         Readiness::Ready => Ok(HealthStatus::Ready),
         Readiness::ClockBehind => Err(clock_behind()),
         Readiness::ReadOnly => Err(Error::unavailable("the server is read-only", 30)),
+        Readiness::LockedOut => Err(Error::unavailable("the server's master key is no longer the database's", 30)),
         Readiness::Draining => Err(Error::unavailable("the server is stopping", 5)),
     }
 }
@@ -60,6 +69,8 @@ impl Service {
             Readiness::ClockBehind
         } else if self.store.condition() != Condition::Good {
             Readiness::ReadOnly
+        } else if self.state.locked_out.load(Ordering::Acquire) {
+            Readiness::LockedOut
         } else {
             Readiness::Ready
         }

@@ -44,6 +44,14 @@ statements! {
         WHERE event_type = 'login_ok' ORDER BY id DESC LIMIT ?1";
 }
 
+/// A row of the log, as far as it can be read.
+pub struct EventRow {
+    /// Its number.
+    pub id: i64,
+    /// The event; none where a column isn't as this program writes it.
+    pub event: Option<Event>,
+}
+
 impl View<'_> {
     /// Number and hash of the newest event. Numbers have no gaps, so the number is also how many there have been.
     pub fn audit_head(&self) -> Result<(i64, [u8; 32])> {
@@ -56,7 +64,7 @@ impl View<'_> {
     }
 
     /// At most `limit` events, newest first, beginning before the one with the number `before`.
-    pub fn list_events(&self, filter: &EventFilter, before: i64, limit: u32) -> Result<Vec<Event>> {
+    pub fn list_events(&self, filter: &EventFilter, before: i64, limit: u32) -> Result<Vec<EventRow>> {
         let since = filter.since.map_or(i64::MIN, |at| at.seconds().saturating_mul(1000));
         let until = filter.until.map_or(i64::MAX, |at| at.seconds().saturating_mul(1000).saturating_add(999));
         let Some(account) = filter.account else {
@@ -64,12 +72,12 @@ impl View<'_> {
                 Some(event_type) => self.rows(
                     LIST_BY_TYPE,
                     named_params! {":type": event_type, ":before": before, ":since": since, ":until": until, ":limit": limit},
-                    event,
+                    event_row,
                 ),
                 None => self.rows(
                     LIST,
                     named_params! {":before": before, ":since": since, ":until": until, ":limit": limit},
-                    event,
+                    event_row,
                 ),
             };
         };
@@ -77,7 +85,7 @@ impl View<'_> {
         for statement in [LIST_BY_ACTOR, LIST_BY_TARGET] {
             let params = named_params! {":account": account, ":type": filter.event_type, ":before": before,
             ":since": since, ":until": until, ":limit": limit};
-            found.extend(self.rows(statement, params, event)?);
+            found.extend(self.rows(statement, params, event_row)?);
         }
         found.sort_unstable_by_key(|event| std::cmp::Reverse(event.id));
         found.dedup_by_key(|event| event.id);
@@ -124,6 +132,10 @@ impl Tx<'_> {
 pub(super) fn newest_time(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
     let newest: Option<Millis> = connection.prepare_cached(NEWEST_TIME)?.query_row([], |row| row.get(0))?;
     Ok(newest.map(Millis::timestamp))
+}
+
+fn event_row(row: &Row<'_>) -> rusqlite::Result<EventRow> {
+    Ok(EventRow { id: row.get(0)?, event: event(row).ok() })
 }
 
 /// Reads the columns of `event_columns!`.

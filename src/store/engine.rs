@@ -9,7 +9,7 @@ use std::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
-use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 use super::audit::{append, newest_time};
 use super::files::{beside, folder_of, settle};
@@ -55,6 +55,16 @@ pub(super) fn judge(error: rusqlite::Error) -> (Option<Fault>, Error) {
 /// An error while opening, for the operator.
 pub(super) fn cannot_open(path: &Path, why: impl std::fmt::Display) -> Error {
     Error::internal(format!("cannot open the database {}: {why}", path.display()))
+}
+
+/// Whether there is a file that we may read: SQLite tells less of why not.
+pub(super) fn reachable(path: &Path) -> Result<()> {
+    let readable = path.metadata().and_then(|_| Ok(access(path, Access::READ_OK)?));
+    readable.map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::internal(format!("there is no database at {}", path.display())),
+        std::io::ErrorKind::PermissionDenied => cannot_open(path, "permission denied"),
+        _ => cannot_open(path, e),
+    })
 }
 
 /// Makes an empty file, owned as its folder is and readable by nobody else whatever the umask, if there is none. SQLite
@@ -144,7 +154,13 @@ pub(super) fn open_file(path: &Path, how: Opening) -> rusqlite::Result<Connectio
         Opening::Unchanging => ("?mode=ro&immutable=1", OpenFlags::SQLITE_OPEN_READ_ONLY),
     };
     let flags = OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let connection = Connection::open_with_flags(uri(path, query), access | flags)?;
+    let connection = Connection::open_with_flags(uri(path, query), access | flags).map_err(|e| match e {
+        // The library adds the file as it was given, which is no name for people.
+        rusqlite::Error::SqliteFailure(code, Some(text)) => {
+            rusqlite::Error::SqliteFailure(code, text.split(": file:").next().map(str::to_owned))
+        }
+        e => e,
+    })?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
@@ -184,9 +200,7 @@ pub(super) fn version(connection: &Connection) -> Result<i64> {
 /// # Errors
 /// `Internal` where it isn't there or is no database.
 pub fn schema_version(path: &Path) -> Result<i64> {
-    if !path.exists() {
-        return Err(Error::internal(format!("there is no database at {}", path.display())));
-    }
+    reachable(path)?;
     let _open = lock::Open::take(path)?;
     let open = || {
         let connection = open_file(path, Opening::ReadWrite)?;
@@ -226,7 +240,14 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path, occasion: Occasi
 
 /// Applies one migration, unless another process was quicker.
 fn apply(connection: &mut Connection, to: i64, migration: &str, occasion: Occasion) -> Result<()> {
-    let failed = |e: rusqlite::Error| Error::internal(format!("cannot migrate the database to version {to}: {e}"));
+    let failed = |e: rusqlite::Error| {
+        let why = match e {
+            // Without the statement: it is as long as the migration.
+            rusqlite::Error::SqlInputError { msg, .. } => msg,
+            e => e.to_string(),
+        };
+        Error::internal(format!("cannot migrate the database to version {to}: {why}"))
+    };
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     // Asked again inside the transaction: another process may have been at it.
     if version(&tx)? >= to {
@@ -284,7 +305,8 @@ mod tests {
         migrate(&mut connection, &path, occasion(), schema::MIGRATIONS).unwrap();
         let broken = [schema::MIGRATIONS, &["CREATE TABLE half (x) STRICT; NONSENSE;"]].concat();
         let error = migrate(&mut connection, &path, occasion(), &broken).unwrap_err();
-        assert!(error.to_string().contains("cannot migrate"), "{error}");
+        let told = error.to_string();
+        assert!(told.contains("cannot migrate") && !told.contains("CREATE"), "{told}");
         assert_eq!(version(&connection).unwrap(), schema::LATEST);
         assert!(connection.execute("SELECT * FROM half", []).is_err(), "nothing of it stays");
         let copy = connect(&dir.path().join(format!("t.db.before-v{}", schema::LATEST + 1))).unwrap();

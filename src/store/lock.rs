@@ -2,12 +2,13 @@
 //! process. And nobody puts another file in a database's place while somebody has it open: a lock on its folder.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use tracing::warn;
 
 use super::files::{beside, folder_of, settle};
 use crate::error::{Error, Result};
@@ -15,9 +16,20 @@ use crate::error::{Error, Result};
 /// How long the other kind of lock on the folder is waited for; as SQLite waits for its own.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The exclusive lock on `<database>.lock`; let go when dropped, or by the kernel when the process dies.
+/// The exclusive lock on `<database>.lock`; let go when dropped, or by the kernel when the process dies. The file says
+/// what `mciasdb rekey` has to know of the server: lines `data_key <id>`, the one that it seals with, and, where the
+/// database has a newer one that it can't open, `locked_out <id>`.
 pub struct ServerLock {
-    _file: File,
+    file: File,
+}
+
+/// What a running server says of its data keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The one that it seals with; none while it starts.
+    pub data_key: Option<u32>,
+    /// A newer one that its master key doesn't open.
+    pub locked_out: Option<u32>,
 }
 
 impl ServerLock {
@@ -41,13 +53,39 @@ impl ServerLock {
             settle(&file, folder_of(database), 0o600).map_err(cannot)?;
         }
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => {
+                // What the one before has said; on a read-only disk nobody waits for it to be true.
+                let _ = file.set_len(0);
+                Ok(Self { file })
+            }
             Err(Errno::WOULDBLOCK) => Err(Error::internal(format!(
                 "another server is running on this database (it holds {})",
                 path.display()
             ))),
             Err(e) => Err(Error::internal(format!("cannot lock {}: {e}", path.display()))),
         }
+    }
+
+    /// Says which data key the server seals with, and which newer one it can't open. Whoever waits for it gives up in
+    /// time where the disk takes no writes.
+    pub fn tell(&self, data_key: u32, locked_out: Option<u32>) {
+        let locked_out = locked_out.map_or_else(String::new, |id| format!("locked_out {id}\n"));
+        let text = format!("data_key {data_key}\n{locked_out}");
+        let written = self.file.write_all_at(text.as_bytes(), 0).and_then(|()| self.file.set_len(text.len() as u64));
+        if let Err(e) = written {
+            warn!(cause = %e, "the lock file can't be written");
+        }
+    }
+
+    /// What the server that runs says; none where no server runs on the database.
+    pub fn told(database: &Path) -> Option<Told> {
+        if Self::take(database).is_ok() {
+            return None;
+        }
+        let text = fs::read_to_string(beside(database, ".lock")).unwrap_or_default();
+        let number =
+            |word: &str| text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.parse().ok());
+        Some(Told { data_key: number("data_key"), locked_out: number("locked_out") })
     }
 }
 
@@ -124,6 +162,23 @@ mod tests {
         assert!(ServerLock::take(&database).is_err());
         drop(first);
         assert!(ServerLock::take(&database).is_ok());
+    }
+
+    #[test]
+    fn the_server_that_runs_says_which_data_key_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("t.db");
+        assert_eq!(ServerLock::told(&database), None);
+        let lock = ServerLock::take(&database).unwrap();
+        assert_eq!(ServerLock::told(&database), Some(Told::default()));
+        lock.tell(9, Some(10));
+        assert_eq!(ServerLock::told(&database), Some(Told { data_key: Some(9), locked_out: Some(10) }));
+        lock.tell(10, None);
+        assert_eq!(ServerLock::told(&database), Some(Told { data_key: Some(10), locked_out: None }));
+        drop(lock);
+        assert_eq!(ServerLock::told(&database), None);
+        let _next = ServerLock::take(&database).unwrap();
+        assert_eq!(ServerLock::told(&database), Some(Told::default()), "what the one before has said is gone");
     }
 
     #[test]

@@ -35,13 +35,13 @@ use crate::error::{Error, Result};
 use crate::model::audit::Occasion;
 
 pub use accounts::{LoginRow, NewAccountRow, TotpRow};
-pub use audit::chained;
+pub use audit::{EventRow, chained};
 pub use backup::{SealRow, read_sealed, seal_content, seal_file};
 pub use chain::{CheckpointRow, LogRow};
 pub use check::Standing;
 pub use engine::schema_version;
 pub use keys::{KeyPurpose, KeyRow};
-pub use lock::ServerLock;
+pub use lock::{ServerLock, Told};
 pub use replace::{clear_leftovers, replace};
 pub use reseal::{SealedColumn, SealedValue};
 pub use schema::LATEST as LATEST_SCHEMA;
@@ -119,6 +119,7 @@ impl Store {
     /// this program.
     pub fn open_and_migrate(path: &Path, occasion: Occasion) -> Result<Self> {
         engine::create_file(path)?;
+        engine::reachable(path)?;
         let open = lock::Open::take(path)?;
         let mut connection = engine::connect(path)?;
         engine::migrate(&mut connection, path, occasion, schema::MIGRATIONS)?;
@@ -130,9 +131,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open_and_migrate`], and where migrations are pending or there is no file.
     pub fn open(path: &Path) -> Result<Self> {
-        if !path.exists() {
-            return Err(Error::internal(format!("there is no database at {}", path.display())));
-        }
+        engine::reachable(path)?;
         let open = lock::Open::take(path)?;
         let connection = engine::connect(path)?;
         let version = engine::version(&connection)?;

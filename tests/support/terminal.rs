@@ -64,12 +64,21 @@ impl Terminal {
     /// Types a line, once what is typed is no longer shown.
     #[track_caller]
     pub fn types_unseen(&mut self, line: &str) {
-        eventually("what is typed isn't shown", || {
-            let terminal = fs::read_to_string(&self.name).unwrap();
-            let state = Command::new("stty").args(["-a", "-F", terminal.trim()]).output().unwrap();
-            String::from_utf8_lossy(&state.stdout).split_whitespace().any(|setting| setting == "-echo")
-        });
+        eventually("what is typed isn't shown", || !self.echoes());
         writeln!(self.keyboard, "{line}").unwrap();
+    }
+
+    /// Whether what is typed is shown.
+    pub fn echoes(&self) -> bool {
+        let terminal = fs::read_to_string(&self.name).unwrap();
+        let state = Command::new("stty").args(["-a", "-F", terminal.trim()]).output().unwrap();
+        !String::from_utf8_lossy(&state.stdout).split_whitespace().any(|setting| setting == "-echo")
+    }
+
+    /// Types this, without a line end.
+    pub fn types(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+        self.keyboard.flush().unwrap();
     }
 
     /// Waits for the end; gives the exit code and everything that was shown.

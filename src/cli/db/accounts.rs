@@ -115,7 +115,7 @@ fn get(parsed: &Parsed) -> Result<(), Failure> {
 fn create(parsed: &Parsed) -> Result<(), Failure> {
     let account_type = given::new_account_type(parsed)?;
     let username = given::required(parsed, "username", given::username)?;
-    let opened = Opened::open(parsed)?;
+    let opened = Opened::open_for_passwords(parsed)?;
     let password = match account_type {
         AccountType::System => None,
         AccountType::Human => Some(given::password(parsed, "Password: ")?),
@@ -127,7 +127,7 @@ fn create(parsed: &Parsed) -> Result<(), Failure> {
 }
 
 fn set_password(parsed: &Parsed) -> Result<(), Failure> {
-    let opened = Opened::open(parsed)?;
+    let opened = Opened::open_for_passwords(parsed)?;
     let account = opened.account(parsed, false)?;
     let new = given::new_password(parsed)?;
     let input = SetPassword { account: account.id, new };

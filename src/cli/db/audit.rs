@@ -9,9 +9,10 @@ use super::progress::Progress;
 use super::{CONFIG, Command, Failure, Flag, JSON, Opened, Parsed, command};
 use crate::cli::{given, show, term};
 use crate::model::account::{AccountId, Page, Username};
-use crate::model::audit::{Event, EventFilter};
+use crate::model::audit::EventFilter;
 use crate::model::time::Timestamp;
 use crate::service::audit::{self, Out};
+use crate::store::EventRow;
 use crate::wire::json::Answer;
 
 const N: Flag = Flag::value("n", "N", "how many at most; 50 without it");
@@ -101,7 +102,17 @@ pub(super) const KEY: Command = Command {
 fn tail(parsed: &Parsed) -> Result<(), Failure> {
     let n = given::count(parsed, "n", 50)?;
     let opened = Opened::open(parsed)?;
-    show::events(&newest(&opened, &EventFilter::default(), n)?, parsed.switch("json"))
+    show(newest(&opened, &EventFilter::default(), n)?, parsed.switch("json"))
+}
+
+/// Shows what can be read, and names the first that can't.
+fn show(rows: Vec<EventRow>, json: bool) -> Result<(), Failure> {
+    let bad = rows.iter().find(|row| row.event.is_none()).map(|row| row.id);
+    show::events(&rows.into_iter().filter_map(|row| row.event).collect::<Vec<_>>(), json)?;
+    match bad {
+        None => Ok(()),
+        Some(id) => Err(Failure::new(format!("{}: 'mciasdb audit verify'", audit::unreadable(id)))),
+    }
 }
 
 fn query(parsed: &Parsed) -> Result<(), Failure> {
@@ -119,7 +130,7 @@ fn query(parsed: &Parsed) -> Result<(), Failure> {
         events.remove(0);
         term::err(&format!("mciasdb: there are more that fit; these are the newest {n}, --n shows more\n"));
     }
-    show::events(&events, parsed.switch("json"))
+    show(events, parsed.switch("json"))
 }
 
 /// The account of that UUID or name, deleted ones among them: the log remembers them.
@@ -139,13 +150,13 @@ fn account(opened: &Opened, named: &str) -> Result<AccountId, Failure> {
 }
 
 /// The newest `n` that fit, oldest first.
-fn newest(opened: &Opened, filter: &EventFilter, n: usize) -> Result<Vec<Event>, Failure> {
+fn newest(opened: &Opened, filter: &EventFilter, n: usize) -> Result<Vec<EventRow>, Failure> {
     let mut events = Vec::new();
     let mut cursor = None;
     while events.len() < n {
         let limit = u32::try_from(n - events.len()).map_or(Page::MAX_LIMIT, |left| left.min(Page::MAX_LIMIT));
         let filter = EventFilter { page: Page { limit, cursor }, ..filter.clone() };
-        let listing = audit::list(&opened.service, &opened.call(), &opened.admin(), filter)?;
+        let listing = audit::list_rows(&opened.service, &opened.call(), &opened.admin(), filter)?;
         events.extend(listing.rows);
         cursor = listing.next;
         if cursor.is_none() {

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::model::audit::{EventType, Via};
 use crate::model::time::Timestamp;
 use crate::service::backup::{self, Backup};
+use crate::service::policy::Blocklist;
 use crate::service::verify::{Report, verify};
 use crate::service::{Policy, Service};
 use crate::store::Store;
@@ -24,6 +25,8 @@ pub(super) const BACKUP: Command = Command {
     notes: &[
         "Consistent, while the server runs. The file is sealed, opened again and verified before it has its name. It \
          holds what the database holds, sealed alike: to restore it takes the master key, which isn't in it.",
+        "Where something in the database doesn't verify, the backup is kept, but the exit code is 1. Ended by a signal it \
+         leaves nothing; killed, it leaves a file that ends in .partial, which the next run with the same name removes.",
         "Where the database's own disk is full or can't be written a backup to another place still works; it warns \
          then that the audit log couldn't be told.",
     ],
@@ -58,18 +61,18 @@ fn make(parsed: &Parsed) -> std::result::Result<(), Failure> {
             .map_err(failed)?;
     drop(parts);
     file.put()?;
-    if let Some(damage) = report.damage() {
-        term::err(&format!(
-            "mciasdb: the backup is made, but what is in it doesn't verify: {}\n",
-            term::escape(&damage)
-        ));
-    }
     let noted = opened.service.ensure_signing_keys().and_then(|()| opened.service.note(EventType::BackupMade));
     if let Err(e) = noted.and_then(|()| opened.service.checkpoint().map(drop)) {
         let e = e.to_string();
         term::err(&format!("mciasdb: the backup is made, but the audit log couldn't be told: {}\n", term::escape(&e)));
     }
-    Ok(())
+    match report.damage() {
+        None => Ok(()),
+        // Of what there is: better than none, but nothing to rely on.
+        Some(damage) => {
+            Err(Failure::new(format!("{} is made, but what is in it doesn't verify: {damage}", out.display())))
+        }
+    }
 }
 
 /// Opens the database for what mostly reads; it makes no keys.
@@ -83,7 +86,8 @@ fn open_to_read(config: &Config) -> std::result::Result<Service, Failure> {
 }
 
 pub(super) fn policy(config: &Config) -> std::result::Result<Policy, Failure> {
-    Ok(Policy::new(config, secrets::blocklist(config)?, 1)?)
+    // No password is set here, so none is looked up.
+    Ok(Policy::new(config, Blocklist::default(), 1)?)
 }
 
 /// Copies; SQLite doesn't tell how far it has come, but the file's length does.

@@ -1,7 +1,7 @@
 //! `mciasdb keys …` and `mciasdb rekey`.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use crate::cli::term::{self, Table};
 use crate::config;
 use crate::model::time::Timestamp;
 use crate::service::keys::MasterSecret;
-use crate::service::{rekey, rotation};
+use crate::service::{Service, rekey, rotation};
 use crate::store::ServerLock;
 
 pub(super) const LIST: Command =
@@ -33,7 +33,10 @@ pub(super) const ROTATE: Command = Command {
 pub(super) const REVOKE: Command = Command {
     notes: &[
         "For a key that has leaked. None of its tokens counts from here on; everybody has to log in again. Prints how many \
-         live tokens there were.",
+         live tokens there were. Revoking the one that signs lets one that is waiting take over: revoke that one before, \
+         if it has leaked as well.",
+        "An audit key can be revoked once 'keys rotate --audit' has made the next: what it signed until then stands, and \
+         what somebody signs with it from here on doesn't.",
     ],
     flags: &[
         Flag::value("kid", "K", "the key, as 'keys list' names it").required(),
@@ -139,7 +142,40 @@ fn revoke(parsed: &Parsed) -> Result<(), Failure> {
 }
 
 /// How long a running server has to take another data key: it looks every five seconds.
-const SERVER_LOOKS: Duration = Duration::from_secs(12);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often what it says is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Waits for the server that runs, if one does, to have the current data key: what is sealed again under a key that it
+/// can't open is out of its reach.
+fn wait_for_server(service: &Service) -> Result<(), Failure> {
+    let (database, wanted) = (service.store().path(), service.data_key());
+    let begun = Instant::now();
+    let mut said = false;
+    while let Some(told) = ServerLock::told(database) {
+        if told.data_key == Some(wanted) {
+            break;
+        }
+        if told.locked_out == Some(wanted) {
+            return Err(Failure::new(
+                "the running server can't open the new data key: it was started with an older master key; restart it \
+                 and run this again",
+            ));
+        }
+        if begun.elapsed() >= PATIENCE {
+            return Err(Failure::new(format!(
+                "the running server hasn't taken the new data key within {} s; look at its log, restart it and run \
+                 this again",
+                PATIENCE.as_secs()
+            )));
+        }
+        if !std::mem::replace(&mut said, true) {
+            term::err("mciasdb: waiting for the running server to take the new data key\n");
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
 
 fn change(parsed: &Parsed) -> Result<(), Failure> {
     let sources = ["new-keyfile", "new-passphrase-env", "new-passphrase-file"];
@@ -152,10 +188,7 @@ fn change(parsed: &Parsed) -> Result<(), Failure> {
     let new = new_master(parsed, service.store().path())?;
     if parsed.switch("new-data-key") {
         rekey::begin_data_key(service, &admin)?;
-        if ServerLock::take(service.store().path()).is_err() {
-            term::err("mciasdb: waiting for the running server to take the new data key\n");
-            std::thread::sleep(SERVER_LOOKS);
-        }
+        wait_for_server(service)?;
         let mut progress = term::Progress::new("values sealed again");
         loop {
             rekey::reseal(service, &admin, &mut |done| progress.show(done))?;
@@ -180,8 +213,18 @@ fn new_master(parsed: &Parsed, database: &Path) -> Result<MasterSecret, Failure>
     if let Some(path) = parsed.value("new-keyfile") {
         return secrets::key_file(Path::new(path), "--new-keyfile", folder);
     }
-    if let Some(path) = parsed.value("new-passphrase-file") {
-        return secrets::passphrase_file(Path::new(path), "--new-passphrase-file", folder);
+    let (new, whence) = match parsed.value("new-passphrase-file") {
+        Some(path) => {
+            let path = Path::new(path);
+            (secrets::passphrase_file(path, "--new-passphrase-file", folder)?, path.display().to_string())
+        }
+        None => {
+            let name = parsed.text("new-passphrase-env")?.unwrap_or_default();
+            (secrets::passphrase_in(name, "--new-passphrase-env")?, name.to_owned())
+        }
+    };
+    if let MasterSecret::Passphrase(passphrase) = &new {
+        secrets::long_enough(passphrase, &whence)?;
     }
-    secrets::passphrase_in(parsed.text("new-passphrase-env")?.unwrap_or_default(), "--new-passphrase-env")
+    Ok(new)
 }

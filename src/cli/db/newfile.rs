@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::cli::signals::Undo;
 use crate::cli::term::Failure;
 use crate::random;
 use crate::store::files::{beside, folder_of, rename_new, settle, sync_folder};
@@ -17,12 +18,13 @@ const PARTIAL: &str = ".partial";
 /// What SQLite has beside a file that it writes.
 const JOURNAL: &str = "-journal";
 
-/// A file under way, locked for as long as it is. Dropped before [`NewFile::put`], it is gone; where the process was
-/// killed it stays, until the next run that makes a file of the same name.
+/// A file under way, locked for as long as it is. Dropped before [`NewFile::put`], or ended by a signal that can be
+/// caught, it is gone; where the process was killed it stays, until the next run that makes a file of the same name.
 pub(super) struct NewFile {
     path: PathBuf,
     partial: PathBuf,
     file: BufWriter<File>,
+    _undo: Undo,
 }
 
 impl NewFile {
@@ -40,9 +42,12 @@ impl NewFile {
         let begun = loop {
             // A name of its own: two at once mustn't write into one file.
             let partial = beside(path, &format!(".{:08x}{PARTIAL}", u32::from_be_bytes(random::bytes()?)));
+            let undone = partial.clone();
+            let undo = Undo::on_signal(move || remove(&undone));
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
             let file = file.map_err(|e| at(&partial, &e))?;
-            let begun = Self { path: path.to_owned(), partial, file: BufWriter::with_capacity(1 << 16, file) };
+            let file = BufWriter::with_capacity(1 << 16, file);
+            let begun = Self { path: path.to_owned(), partial, file, _undo: undo };
             if begun.is_ours() {
                 break begun;
             }

@@ -383,7 +383,7 @@ fn what_to_run_next_can_be_pasted() {
     make(&plan, now(), fake(&asked)).unwrap();
     let password = asked.take().unwrap().3;
     let show = "for a in \"$@\"; do echo \"<$a>\"; done";
-    let functions = format!("mcias() {{ {show}; }}; curl() {{ {show}; cat; }}; su() {{ eval \"$5\"; }}\n");
+    let functions = format!("mcias() {{ {show}; [ \"${{6-}}\" != login ] || cat; }}; su() {{ eval \"$5\"; }}\n");
     let shown = |plan: &Plan| {
         let script = format!("{functions}{}", text::next_steps(plan, OsStr::new("mcias")));
         let output = Process::new("sh").args(["-eu", "-c", &script]).output().unwrap();
@@ -391,10 +391,10 @@ fn what_to_run_next_can_be_pasted() {
         String::from_utf8(output.stdout).unwrap()
     };
     let folder = folder.to_str().unwrap();
+    let ctl = format!("<ctl>\n<--server>\n<https://localhost:8443>\n<--cacert>\n<{folder}/tls/ca.crt>\n");
     let expected = format!(
-        "<server>\n<--config>\n<{folder}/mcias.conf>\n<--cacert>\n<{folder}/tls/ca.crt>\n<-H>\n\
-         <Content-Type: application/json>\n<--data-binary>\n<@->\n<https://localhost:8443/v1/auth/login>\n\
-         {{\"username\":\"admin\",\"password\":\"{password}\"}}"
+        "<server>\n<--config>\n<{folder}/mcias.conf>\n{ctl}<login>\n<--username>\n<admin>\n<--password-stdin>\n\
+         <--save>\n{password}\n{ctl}<account>\n<list>\n"
     );
     assert_eq!(shown(&plan), expected);
     assert!(text::next_steps(&plan, OsStr::new("mcias")).contains("\nexport GOOD\n"));

@@ -89,15 +89,18 @@ pub fn next_steps(plan: &Plan, program: &OsStr) -> String {
         Some(_) => format!("su -s /bin/sh {} -c {}", owner::NAME, shell_word(OsStr::new(&start))),
         None => start,
     };
-    let password = word(&layout.admin_password);
+    let ctl = format!(
+        "{} ctl --server https://localhost:{REST_PORT} --cacert {}",
+        shell_word(program),
+        word(&layout.ca_cert)
+    );
     out.push_str(&format!(
         "\n# Start the server:\n{start}\n\n\
-         # The password of '{admin}' is in {password}. Log in, from another terminal:\n\
-         printf '{{\"username\":\"{admin}\",\"password\":\"%s\"}}' \"$(cat {password})\" |\n  \
-         curl --cacert {ca} -H 'Content-Type: application/json' --data-binary @- \
-         https://localhost:{REST_PORT}/v1/auth/login\n",
+         # The password of '{admin}' is in {password}. Log in, from another terminal, and look around:\n\
+         {ctl} login --username {admin} --password-stdin --save <{password}\n\
+         {ctl} account list\n",
         admin = plan.admin,
-        ca = word(&layout.ca_cert),
+        password = word(&layout.admin_password),
     ));
     out
 }

@@ -2,7 +2,9 @@
 
 use super::{Command, Failure, Flag, Parsed, Remote, command};
 use crate::cli::{given, show, term};
-use crate::model::account::{AccountStatus, Page};
+use crate::client::Trouble;
+use crate::error::Kind;
+use crate::model::account::{AccountId, AccountStatus, Page};
 use crate::model::audit::EventFilter;
 use crate::wire::ops;
 
@@ -43,6 +45,26 @@ fn list(parsed: &Parsed) -> Result<(), Failure> {
             break;
         }
     }
+    if let Some(id) = account
+        && events.is_empty()
+    {
+        known(&mut remote, id)?;
+    }
     events.reverse();
     show::events(&events, remote.json())
+}
+
+/// Whether there is or was an account of this id, as far as can be told: one that is gone has left events.
+fn known(remote: &mut Remote, id: AccountId) -> Result<(), Failure> {
+    match remote.try_call::<ops::GetAccount>(&id) {
+        Err(Trouble::Refused(error)) if error.kind() == Kind::NotFound => {}
+        // What else may be wrong has nothing to do with what was asked for.
+        _ => return Ok(()),
+    }
+    let page = Page { limit: 1, cursor: None };
+    let filter = EventFilter { account: Some(id), nobody: false, event_type: None, since: None, until: None, page };
+    match remote.call::<ops::ListEvents>(&filter)?.rows.is_empty() {
+        true => Err(Failure::new(format!("there is no account '{id}'"))),
+        false => Ok(()),
+    }
 }

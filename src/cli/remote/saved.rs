@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use crate::cli::term::Failure;
+use crate::cli::term::{self, Failure};
 use crate::client::Server;
 use crate::model::token::IssuedToken;
 use crate::secret::BearerToken;
@@ -37,16 +37,26 @@ impl Saved {
         Some(BearerToken::new(token.to_owned()))
     }
 
+    /// Whether a token could be kept: before one is asked for that would otherwise be lost.
+    ///
+    /// # Errors
+    /// The file can't be read or written.
+    pub fn check() -> Result<(), Failure> {
+        let file = Locked::open()?;
+        // With room for one more.
+        let spare = " ".repeat(term::MAX_SECRET);
+        file.write(&spare).and_then(|()| file.drop_partial())
+    }
+
     /// Keeps a token for this server, in the place of one that was there.
     ///
     /// # Errors
     /// The file can't be written.
     pub fn keep(server: &Server, issued: &IssuedToken) -> Result<(), Failure> {
         let entry = json!({"token": issued.token.expose(), "expires_at": issued.expires_at.to_string()});
-        change(|entries| {
-            entries.insert(server.to_string(), entry);
-            true
-        })
+        let mut file = Locked::open()?;
+        file.entries.insert(server.to_string(), entry);
+        file.put()
     }
 
     /// Forgets this server's token, if it is this one.
@@ -59,7 +69,12 @@ impl Saved {
         if !Self::load()?.entries.get(&server).is_some_and(is_it) {
             return Ok(());
         }
-        change(|entries| entries.get(&server).is_some_and(is_it) && entries.remove(&server).is_some())
+        let mut file = Locked::open()?;
+        if !file.entries.get(&server).is_some_and(is_it) {
+            return Ok(());
+        }
+        file.entries.remove(&server);
+        file.put()
     }
 }
 
@@ -76,40 +91,69 @@ fn read(path: &Path) -> Result<Map<String, Value>, Failure> {
     {
         return Ok(Map::new());
     }
-    let bytes = secretfile::read(path, "the saved tokens", None).map_err(Failure::new)?;
+    let bytes = secretfile::read_own(path, "the saved tokens").map_err(Failure::new)?;
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(entries)) => Ok(entries),
         _ => Err(Failure::new(format!("the saved tokens in {} can't be read: remove the file", path.display()))),
     }
 }
 
-/// Changes the file as one step, of which others that do the same see the whole or nothing.
-fn change(work: impl FnOnce(&mut Map<String, Value>) -> bool) -> Result<(), Failure> {
-    let path =
-        path().ok_or_else(|| Failure::new("there is no place to save a token: neither XDG_CONFIG_HOME nor HOME"))?;
-    let at = |e: io::Error| Failure::new(format!("{}: {e}", path.display()));
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
-    // Held until it is dropped.
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(folder.join("token.lock"));
-    let lock = lock.map_err(at)?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|e| at(e.into()))?;
-    let mut entries = read(&path)?;
-    if !work(&mut entries) {
-        return Ok(());
+/// The file, read to be changed. Others that want to change it wait; who only reads sees it before or after.
+struct Locked {
+    path: PathBuf,
+    /// What becomes the file.
+    partial: PathBuf,
+    entries: Map<String, Value>,
+    _lock: File,
+}
+
+impl Locked {
+    fn open() -> Result<Self, Failure> {
+        let path = path()
+            .ok_or_else(|| Failure::new("there is no place to save a token: neither XDG_CONFIG_HOME nor HOME"))?;
+        let at = |e: io::Error| cannot(&path, &e);
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(folder.join("token.lock"))
+            .map_err(at)?;
+        flock(&lock, FlockOperation::LockExclusive).map_err(|e| at(e.into()))?;
+        let entries = read(&path)?;
+        let partial = folder.join(format!("token.json.{}", std::process::id()));
+        Ok(Self { path, partial, entries, _lock: lock })
     }
-    let text = Zeroizing::new(format!("{}\n", Value::Object(entries)));
-    let partial = folder.join(format!("token.json.{}", std::process::id()));
-    // Left by a process of the same number that was killed, or not there.
-    let _ = fs::remove_file(&partial);
-    let written =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial).and_then(|mut file: File| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&partial, &path)
-        });
-    written.map_err(|e| {
-        let _ = fs::remove_file(&partial);
-        at(e)
-    })
+
+    /// Writes what becomes the file, and more after it.
+    fn write(&self, more: &str) -> Result<(), Failure> {
+        let text = Zeroizing::new(format!("{}\n{more}", Value::Object(self.entries.clone())));
+        // Left by a process of the same number that was killed, or not there.
+        let _ = fs::remove_file(&self.partial);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.partial);
+        let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
+        written.map_err(|e| {
+            let _ = fs::remove_file(&self.partial);
+            cannot(&self.path, &e)
+        })
+    }
+
+    fn drop_partial(&self) -> Result<(), Failure> {
+        fs::remove_file(&self.partial).map_err(|e| cannot(&self.path, &e))
+    }
+
+    /// Puts it in its place as one step.
+    fn put(self) -> Result<(), Failure> {
+        self.write("")?;
+        fs::rename(&self.partial, &self.path).map_err(|e| {
+            let _ = fs::remove_file(&self.partial);
+            cannot(&self.path, &e)
+        })
+    }
+}
+
+fn cannot(path: &Path, e: &io::Error) -> Failure {
+    Failure::new(format!("{}: {e}", path.display()))
 }

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use super::saved::Saved;
-use super::{Command, Failure, Flag, PASSWORD_STDIN, Parsed, Remote, command};
+use super::{Command, Failure, Flag, PASSWORD_STDIN, Parsed, Remote, Whence, command};
 use crate::cli::{given, show, term};
 use crate::client::Trouble;
 use crate::error::Kind;
@@ -34,7 +34,9 @@ pub(super) const LOGOUT: Command = Command {
 };
 
 pub(super) const RENEW: Command = Command {
-    notes: &["The former token is revoked. A token that was saved is replaced; any other is printed."],
+    notes: &[
+        "The former token is revoked. A saved one is replaced, and nothing printed; one from elsewhere is printed.",
+    ],
     ..command("renew", "get the next token for this one", "renew", renew)
 };
 
@@ -58,6 +60,9 @@ fn login(parsed: &Parsed) -> Result<(), Failure> {
         return Err(parsed.usage("--save and --audience exclude each other: that token opens nothing here").into());
     }
     let mut remote = Remote::open_without_token(parsed)?;
+    if save {
+        Saved::check()?;
+    }
     let username = match parsed.text("username")? {
         Some(name) => name.to_owned(),
         None if from_stdin => return Err(parsed.usage("--username U is missing").into()),
@@ -66,25 +71,29 @@ fn login(parsed: &Parsed) -> Result<(), Failure> {
     let password = given::password(parsed, "Password: ")?;
     // The server's answer doesn't tell whether one is needed.
     let totp_code = if from_stdin || code.is_some() { code } else { ask_for_code("One-time code (empty for none): ")? };
-    let issued = remote.call::<ops::Login>(&Login { username, password, totp_code, audience })?;
+    let mut issued = remote.call::<ops::Login>(&Login { username, password, totp_code, audience })?;
     if save {
-        Saved::keep(&remote.server, &issued)?;
+        issued = keep(&remote, issued)?;
+        if io::stdout().is_terminal() {
+            term::err(&format!("{}: saved; good until {}\n", parsed.role().name, issued.expires_at));
+            return Ok(());
+        }
     }
-    print(parsed, issued, save)
+    super::tokens::print(parsed, issued)
+}
+
+/// Keeps a token for its server. One that can't be kept in spite of [`Saved::check`] is printed: it is there already, and
+/// a former one may be gone.
+fn keep(remote: &Remote, issued: IssuedToken) -> Result<IssuedToken, Failure> {
+    let Err(failure) = Saved::keep(&remote.server, &issued) else { return Ok(issued) };
+    super::tokens::print(remote.parsed, issued)?;
+    Err(Failure::new(format!("the token couldn't be saved, and is printed instead: {}", failure.message)))
 }
 
 /// Asks on the terminal; an empty answer is none.
 pub(super) fn ask_for_code(prompt: &str) -> Result<Option<TotpCode>, Failure> {
     let answer = term::prompt(prompt, "--totp")?;
     if answer.is_empty() { Ok(None) } else { Ok(TotpCode::parse(&answer).map(Some)?) }
-}
-
-fn print(parsed: &Parsed, issued: IssuedToken, saved: bool) -> Result<(), Failure> {
-    if saved && io::stdout().is_terminal() {
-        term::err(&format!("{}: saved; good until {}\n", parsed.role().name, issued.expires_at));
-        return Ok(());
-    }
-    super::tokens::print(parsed, issued)
 }
 
 fn logout(parsed: &Parsed) -> Result<(), Failure> {
@@ -104,11 +113,12 @@ fn logout(parsed: &Parsed) -> Result<(), Failure> {
 
 fn renew(parsed: &Parsed) -> Result<(), Failure> {
     let mut remote = Remote::open(parsed)?;
-    let issued = remote.call::<ops::RenewToken>(&())?;
-    if remote.from_saved {
-        Saved::keep(&remote.server, &issued)?;
+    let is_saved = remote.whence == Whence::Saved;
+    if is_saved {
+        Saved::check()?;
     }
-    print(parsed, issued, remote.from_saved)
+    let issued = remote.call::<ops::RenewToken>(&())?;
+    if is_saved { keep(&remote, issued).map(drop) } else { super::tokens::print(parsed, issued) }
 }
 
 fn whoami(parsed: &Parsed) -> Result<(), Failure> {

@@ -75,8 +75,8 @@ pub fn run(config: &Config, besides: Besides) -> Result<(), Failure> {
     limits::no_core_dumps().map_err(|e| Failure::new(format!("core dumps can't be turned off: {e}")))?;
     let notifier = Notifier::from_env().map_err(Failure::new)?;
     let log = log::start(config.log.format, config.log.level).map_err(Failure::new)?;
-    let _lock = ServerLock::take(&config.database.path)?;
-    let house = Arc::new(open(config)?);
+    let lock = ServerLock::take(&config.database.path)?;
+    let house = Arc::new(open(config, lock)?);
     let server = &config.server;
     let doors = Doors {
         certificates: Watched::load(config)?,
@@ -96,7 +96,7 @@ pub fn run(config: &Config, besides: Besides) -> Result<(), Failure> {
 }
 
 /// Opens the database and what is before it.
-fn open(config: &Config) -> Result<House, Failure> {
+fn open(config: &Config, lock: ServerLock) -> Result<House, Failure> {
     let path = &config.database.path;
     if !path.exists() {
         warn!(path = %path.display(), "there is no database yet: making one");
@@ -107,6 +107,7 @@ fn open(config: &Config) -> Result<House, Failure> {
     let policy = Policy::new(config, secrets::blocklist(config)?, slots)?;
     let store = Store::open_and_migrate(path, Occasion { time: clock.millis(), via: Via::Server, ip: None })?;
     let service = Service::open(store, &master, policy, clock, Via::Server)?;
+    service.keep(lock);
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let lanes = Lanes::new(threads * 2, slots, config.argon2.queue as usize);

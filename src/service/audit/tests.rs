@@ -309,6 +309,19 @@ fn a_checkpoint_is_no_anchor() {
 }
 
 #[test]
+fn a_log_that_was_emptied_is_no_log() {
+    let fixture = Fixture::new();
+    fixture.events(3);
+    fixture.sql("DELETE FROM audit_log; DELETE FROM audit_checkpoints");
+    fixture.faulty("neither an event nor an anchor");
+    assert!(fixture.export().unwrap_err().to_string().contains("neither an event nor an anchor"));
+    // And one that goes on after it begins with the wrong event.
+    fixture.events(2);
+    fixture.faulty("event 1 isn't the making of the database");
+    assert!(fixture.export().is_err());
+}
+
+#[test]
 fn archiving_waits_for_a_second_of_its_own() {
     let fixture = Fixture::new();
     fixture.service.checkpoint().unwrap();

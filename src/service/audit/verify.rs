@@ -4,7 +4,7 @@ use super::chain::{Archiving, AuditKey, Chain, signed};
 use super::reader::{Reader, Stop};
 use crate::crypto::jwt::SigningKey;
 use crate::error::{Error, Result};
-use crate::model::audit::Checkpoint;
+use crate::model::audit::{Checkpoint, EventType};
 use crate::model::time::Timestamp;
 use crate::model::token::{PublicKey, PublicKeys};
 use crate::service::{Core, Service};
@@ -55,6 +55,10 @@ fn walk(service: &Service, report: &mut Report, progress: &mut dyn FnMut(u64, u6
     if let Some(anchor) = &reader.anchor {
         chain.fits(anchor).and_then(|()| signed(anchor, &keys)).map_err(|what| format!("the anchor {what}"))?;
     }
+    if reader.first.is_none() && reader.anchor.is_none() {
+        // Making a database writes the first, and archiving leaves an anchor.
+        return Err("there is neither an event nor an anchor: all of them were removed".to_owned().into());
+    }
     let total = u64::try_from(reader.head.saturating_sub(chain.at)).unwrap_or(0);
     let (mut anchored, mut has_old) = (chain.at, false);
     loop {
@@ -72,6 +76,9 @@ fn walk(service: &Service, report: &mut Report, progress: &mut dyn FnMut(u64, u6
         chain.due(row.id)?;
         let link = row.link.ok_or_else(|| format!("event {} isn't as this program writes it", row.id))?;
         chain.follow(&link)?;
+        if link.id == 1 && link.event_type != EventType::SchemaMigrated.as_str() {
+            return Err("event 1 isn't the making of the database: those before it were removed".to_owned().into());
+        }
         has_old |= link.time.timestamp().plus(DAY) < now;
         if let Some(archiving) = &mut archiving {
             archiving.see(&link);
