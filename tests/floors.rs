@@ -22,9 +22,9 @@ const LIBRARIES: &[(&[&str], &[&str])] = &[
         &["tokio", "tokio_rustls", "rustls", "hyper", "hyper_util", "http", "http_body", "http_body_util"],
         &["net", "rest", "grpc", "client", "cli"],
     ),
-    (&["tonic", "tonic_prost"], &["grpc", "client"]),
+    (&["tonic"], &["grpc", "client", "wire"]),
     (&["tonic_health", "tonic_reflection", "tokio_stream"], &["grpc"]),
-    (&["prost", "prost_types"], &["wire"]),
+    (&["prost", "prost_types"], &["grpc", "client", "wire"]),
 ];
 
 /// Imports that close a circle and are meant to: a row of the table of commands holds the function that acts on what the

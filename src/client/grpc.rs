@@ -4,20 +4,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use hyper::client::conn::http2::{self, SendRequest};
+use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
 use rustls::ClientConfig;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::metadata::MetadataValue;
-use tonic_prost::ProstCodec;
 
 use super::{Callable, Server, Trouble, Trust, tls};
 use crate::error::{Error, Kind};
 use crate::secret::BearerToken;
 use crate::wire::fault;
+use crate::wire::proto::raw::OneMessage;
 use crate::wire::proto::{Request as _, Response as _};
 
 /// The largest message that is read, in bytes: a page of a thousand events is under one megabyte.
@@ -41,8 +44,19 @@ impl Grpc {
         token: Option<&BearerToken>,
         input: &O::Input,
     ) -> Result<O::Output, Trouble> {
-        let garbled = |what: &str| Trouble::Garbled(what.to_owned());
-        let mut request = tonic::Request::new(input.to_message());
+        let sent = input.to_message().encode_to_vec();
+        let received = self.exchange(O::PATH, token, sent).await?;
+        let output = O::Response::decode(received).ok().and_then(O::Output::from_message);
+        output.ok_or_else(|| garbled("the answer has another shape than expected"))
+    }
+
+    async fn exchange(
+        &mut self,
+        path: &'static str,
+        token: Option<&BearerToken>,
+        message: Vec<u8>,
+    ) -> Result<Bytes, Trouble> {
+        let mut request = tonic::Request::new(message);
         if let Some(token) = token {
             let value = MetadataValue::try_from(format!("Bearer {}", token.expose()));
             let mut value = value.map_err(|_| garbled("the token can't be one: it isn't plain text"))?;
@@ -50,15 +64,13 @@ impl Grpc {
             request.metadata_mut().insert("authorization", value);
         }
         request.metadata_mut().insert("user-agent", MetadataValue::from_static(self.agent));
-        let path = O::PATH.parse().map_err(|_| garbled("the method has no path"))?;
         let origin: Uri =
             format!("https://{}", self.server.authority()).parse().map_err(|_| garbled("the server has no address"))?;
         let connection = Connection(self.connection().await?);
-        let codec = ProstCodec::<O::Request, O::Response>::default();
         let mut client = tonic::client::Grpc::with_origin(connection, origin).max_decoding_message_size(MAX_ANSWER);
-        let response = client.unary(request, path, codec).await.map_err(|status| refusal(&status))?;
-        O::Output::from_message(response.into_inner())
-            .ok_or_else(|| garbled("the answer has another shape than expected"))
+        let path = PathAndQuery::from_static(path);
+        let response = client.unary(request, path, OneMessage::default()).await.map_err(|status| refusal(&status))?;
+        Ok(response.into_inner())
     }
 
     async fn connection(&mut self) -> Result<SendRequest<Body>, Trouble> {
@@ -93,6 +105,10 @@ impl Service<Request<Body>> for Connection {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         Box::pin(self.0.send_request(request))
     }
+}
+
+fn garbled(what: &str) -> Trouble {
+    Trouble::Garbled(what.to_owned())
 }
 
 fn refusal(status: &Status) -> Trouble {

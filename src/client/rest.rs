@@ -46,22 +46,29 @@ impl Rest {
         token: Option<&BearerToken>,
         input: &O::Input,
     ) -> Result<O::Output, Trouble> {
-        let request = self.request(&O::DECL, token, input.to_request())?;
+        let mut answer = self.exchange(&O::DECL, token, input.to_request()).await?;
+        let read = O::Output::from_answer(&mut answer.body, answer.next);
+        wipe(&mut answer.body);
+        read.ok_or_else(|| garbled(O::DECL.status, "the answer has another shape than expected"))
+    }
+
+    async fn exchange(
+        &mut self,
+        decl: &Decl,
+        token: Option<&BearerToken>,
+        request: requests::Request,
+    ) -> Result<Answer, Trouble> {
+        let request = self.request(decl, token, request)?;
         let response = self.send(request).await?;
         let status = response.status().as_u16();
         let (retry_after, next) = (number(response.headers(), RETRY_AFTER), next(response.headers()));
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|e| Trouble::Unreachable(format!("the answer broke off: {e}")))?.to_bytes();
-        let mut value: Value = match body.is_empty() {
+        let body: Value = match body.is_empty() {
             true => Value::Null,
             false => serde_json::from_slice(&body).map_err(|_| garbled(status, "the answer isn't JSON"))?,
         };
-        if status == O::DECL.status {
-            let read = O::Output::from_answer(&mut value, next);
-            wipe(&mut value);
-            return read.ok_or_else(|| garbled(status, "the answer has another shape than expected"));
-        }
-        Err(refusal(status, &value, retry_after))
+        if status == decl.status { Ok(Answer { body, next }) } else { Err(refusal(status, &body, retry_after)) }
     }
 
     fn request(
@@ -114,6 +121,12 @@ impl Rest {
         self.connection = Some(fresh);
         Ok(response)
     }
+}
+
+/// A good answer: its body, and the cursor of the next page.
+struct Answer {
+    body: Value,
+    next: Option<String>,
 }
 
 async fn connect(server: &Server, tls: Arc<ClientConfig>) -> Result<SendRequest<Full<Bytes>>, Trouble> {

@@ -8,25 +8,24 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use hyper::header::HeaderMap;
 use hyper::{Request, Response};
+use prost::Message;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::Service;
-use tonic_prost::ProstCodec;
 
 use super::body::Patient;
-use super::codec::OneMessage;
 use super::status;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::bearer::bearer;
-use crate::net::bind::{self, Grant, Handler, ProofOf, Table};
+use crate::net::bind::{self, Grant, Handler, Table};
 use crate::net::house::House;
 use crate::net::log;
-use crate::secret::BearerToken;
-use crate::service::Call;
+use crate::service::{Call, Service};
 use crate::wire::ops::{self, Decl, Operation};
+use crate::wire::proto::raw::OneMessage;
 use crate::wire::proto::{MAX_MESSAGE, Method, Request as _, Response as _};
 
 /// An answer in the making.
@@ -38,7 +37,11 @@ pub(super) type Mounted = Box<dyn Fn(Request<Body>) -> Answering + Send + Sync>;
 /// Mounts one.
 pub(super) fn mounted<S>(service: S) -> Mounted
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: tonic::codegen::Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send + 'static,
 {
     Box::new(move |request| {
@@ -76,15 +79,11 @@ pub fn table() -> Vec<(&'static str, &'static Decl)> {
     Methods::new().0.iter().map(|(path, method)| (*path, method.decl())).collect()
 }
 
-/// What is left to do once access is granted: read the message, do it, answer.
-pub(super) type Granted = Box<dyn FnOnce(Arc<House>, Request<Patient>, Caller) -> Answering + Send>;
+/// What is left to do once access is granted: read the message, then do it.
+pub(super) type Granted = Box<dyn FnOnce(&Arc<Service>, IpAddr, Bytes) -> Result<Work> + Send>;
 
-/// Whose call it is, by which id the log knows it, and until when it is waited for.
-pub(super) struct Caller {
-    pub(super) id: String,
-    pub(super) ip: IpAddr,
-    pub(super) deadline: Option<Instant>,
-}
+/// What is left to do in the operation's lane; gives the answer's message.
+pub(super) type Work = Box<dyn FnOnce() -> Result<Vec<u8>> + Send>;
 
 /// A method with its types forgotten.
 pub(super) trait Bound: Send + Sync {
@@ -95,7 +94,7 @@ pub(super) trait Bound: Send + Sync {
     ///
     /// # Errors
     /// `Unauthorized`, `Forbidden`.
-    fn ask(&self, house: &House, headers: &HeaderMap) -> Result<Granted>;
+    fn ask(&self, service: &Service, headers: &HeaderMap) -> Result<Granted>;
 }
 
 struct Row<O, H> {
@@ -108,45 +107,57 @@ impl<O: Method<Access: Grant>, H: Handler<O>> Bound for Row<O, H> {
         &O::DECL
     }
 
-    fn ask(&self, house: &House, headers: &HeaderMap) -> Result<Granted> {
+    fn ask(&self, service: &Service, headers: &HeaderMap) -> Result<Granted> {
         let token = bearer(headers);
-        let proof = O::Access::ask_first(&house.service, token.as_ref())?;
+        let proof = O::Access::ask_first(service, token.as_ref())?;
         let handler = self.handler;
-        Ok(Box::new(move |house, request, caller| {
-            let unary = Unary::<O, H> { house, handler, proof, token, caller };
-            let codec = OneMessage(ProstCodec::<O::Response, O::Request>::default());
-            let mut server = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
-            Box::pin(async move { server.unary(unary, request).await })
+        Ok(Box::new(move |service, ip, message| {
+            let message = O::Request::decode(message).map_err(|_| Error::invalid("the message can't be read"))?;
+            let proof = match proof {
+                Some(proof) => proof,
+                // Now it is known whom the request is about, and no more than that is looked at before.
+                None => O::Access::ask(service, token.as_ref(), O::Input::owner(&message))?,
+            };
+            let input = O::Input::from_message(message)?;
+            let (service, call) = (service.clone(), Call { ip: Some(ip) });
+            Ok(Box::new(move || {
+                let output = handler.serve(&service, &call, &proof, input)?;
+                Ok(output.into_message().encode_to_vec())
+            }))
         }))
     }
 }
 
-/// One call, as the library wants it: a service that is called once, with the message.
-struct Unary<O: Operation<Access: Grant>, H> {
+/// Whose call it is, by which id the log knows it, and until when it is waited for.
+pub(super) struct Caller {
+    pub(super) id: String,
+    pub(super) ip: IpAddr,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// Answers a call to which access is granted.
+pub(super) async fn serve(
     house: Arc<House>,
-    handler: H,
-    proof: Option<ProofOf<O>>,
-    token: Option<BearerToken>,
+    decl: &'static Decl,
+    granted: Granted,
+    caller: Caller,
+    request: Request<Patient>,
+) -> Response<Body> {
+    let unary = Unary { house, decl, granted: Some(granted), caller };
+    let mut server = tonic::server::Grpc::new(OneMessage::default()).max_decoding_message_size(MAX_MESSAGE);
+    server.unary(unary, request).await
+}
+
+/// One call, as the library wants it: a service that is called once, with the message.
+struct Unary {
+    house: Arc<House>,
+    decl: &'static Decl,
+    granted: Option<Granted>,
     caller: Caller,
 }
 
-impl<O: Method<Access: Grant>, H: Handler<O>> Unary<O, H> {
-    /// Reads the message and gives the work that is left, to be done in the operation's lane.
-    fn read(&mut self, message: O::Request) -> Result<impl FnOnce() -> Result<O::Output> + Send + 'static> {
-        let service = self.house.service.clone();
-        let proof = match self.proof.take() {
-            Some(proof) => proof,
-            // Now it is known whom the request is about, and no more than that is looked at before.
-            None => O::Access::ask(&service, self.token.as_ref(), O::Input::owner(&message))?,
-        };
-        let input = O::Input::from_message(message)?;
-        let (handler, call) = (self.handler, Call { ip: Some(self.caller.ip) });
-        Ok(move || handler.serve(&service, &call, &proof, input))
-    }
-}
-
-impl<O: Method<Access: Grant>, H: Handler<O>> Service<tonic::Request<O::Request>> for Unary<O, H> {
-    type Response = tonic::Response<O::Response>;
+impl tonic::codegen::Service<tonic::Request<Bytes>> for Unary {
+    type Response = tonic::Response<Vec<u8>>;
     type Error = Status;
     type Future = Pin<Box<dyn Future<Output = std::result::Result<Self::Response, Status>> + Send>>;
 
@@ -154,25 +165,25 @@ impl<O: Method<Access: Grant>, H: Handler<O>> Service<tonic::Request<O::Request>
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: tonic::Request<O::Request>) -> Self::Future {
-        let work = self.read(request.into_inner());
-        let (house, ip, deadline) = (self.house.clone(), self.caller.ip, self.caller.deadline);
-        let id = std::mem::take(&mut self.caller.id);
+    fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
+        let Self { house, decl, granted, caller: Caller { id, ip, deadline } } = self;
+        let (house, decl, id, ip, deadline) = (house.clone(), *decl, std::mem::take(id), *ip, *deadline);
+        let work = match granted.take() {
+            Some(granted) => granted(&house.service, ip, request.into_inner()),
+            None => Err(Error::internal("a call was made twice")),
+        };
         Box::pin(async move {
             let done = match work {
-                Ok(work) => house.lanes.run(O::DECL.lane, ip, deadline, work).await,
+                Ok(work) => house.lanes.run(decl.lane, ip, deadline, work).await,
                 Err(error) => Err(error),
             };
-            if done.is_ok() && O::DECL.name == ops::Login::DECL.name {
+            if done.is_ok() && decl.name == ops::Login::DECL.name {
                 house.lanes.logged_in(ip);
             }
-            match done {
-                Ok(output) => Ok(tonic::Response::new(output.into_message())),
-                Err(error) => {
-                    log::refusal(&id, &error);
-                    Err(status::of_error(&error))
-                }
-            }
+            done.map(tonic::Response::new).map_err(|error| {
+                log::refusal(&id, &error);
+                status::of_error(&error)
+            })
         })
     }
 }

@@ -3,7 +3,6 @@
 //! treat differently.
 
 mod body;
-mod codec;
 mod health;
 mod methods;
 mod status;
@@ -29,7 +28,7 @@ use crate::wire::proto::{DESCRIPTORS, MAX_MESSAGE};
 
 use body::{Closing, Patient, Tidy};
 use health::Health;
-use methods::{Caller, Methods, Mounted, mounted};
+use methods::{Answering, Caller, Methods, Mounted, mounted};
 
 pub use methods::table;
 
@@ -100,10 +99,11 @@ impl Grpc {
                 self.house.service.admit()?;
             }
             self.house.limiter.take(decl.bucket, ip, Instant::now().into()).map_err(Error::rate_limited)?;
-            let call = method.ask(&self.house, request.headers())?;
+            let granted = method.ask(&self.house.service, request.headers())?;
             let deadline = deadline(request.headers())?;
             let caller = Caller { id: id.to_owned(), ip, deadline };
-            (call(self.house.clone(), request.map(Patient::new), caller), deadline)
+            let call = methods::serve(self.house.clone(), decl, granted, caller, request.map(Patient::new));
+            (Box::pin(call) as Answering, deadline)
         } else if let Some((_, service)) = beside.into_iter().find(|(prefix, _)| path.starts_with(prefix)) {
             self.house.limiter.take(Bucket::Api, ip, Instant::now().into()).map_err(Error::rate_limited)?;
             let deadline = deadline(request.headers())?;

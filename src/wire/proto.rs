@@ -3,6 +3,7 @@
 
 mod inputs;
 mod outputs;
+pub mod raw;
 pub mod v1;
 
 use super::ops::{self, Operation};
