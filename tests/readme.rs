@@ -43,7 +43,7 @@ fn a_newcomer_can_paste_it_line_by_line() {
     assert!(blocks.iter().map(|block| block.lines.len()).sum::<usize>() >= 5, "{blocks:#?}");
 
     let folder = tempfile::tempdir().unwrap();
-    let (server, said) = Server::start(folder.path());
+    let (server, said) = Server::start(folder.path(), &[]);
     assert!(said.contains("https://localhost:8443") && said.contains("instance/admin-password"), "{said}");
     let port = format!("localhost:{}", server.port);
     let real = |text: &str| text.replace("localhost:8443", &port);
@@ -78,11 +78,13 @@ fn a_newcomer_can_paste_it_line_by_line() {
 struct Server {
     make: Child,
     port: u16,
+    /// Where it speaks gRPC, if it was told to.
+    grpc_port: Option<u16>,
 }
 
 impl Server {
     /// Starts it, and gives what `make run` says before it serves.
-    fn start(folder: &Path) -> (Self, String) {
+    fn start(folder: &Path, before: &[String]) -> (Self, String) {
         let built = folder.join("built/release");
         std::fs::create_dir_all(&built).unwrap();
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mcias"), built.join("mcias")).unwrap();
@@ -97,25 +99,34 @@ impl Server {
         assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
         let path = folder.join("instance/mcias.conf");
         let config = std::fs::read_to_string(&path).unwrap();
-        assert!(config.contains("127.0.0.1:8443"), "{config}");
-        std::fs::write(&path, config.replace("127.0.0.1:8443", "127.0.0.1:0")).unwrap();
+        assert!(config.contains("127.0.0.1:8443") && config.contains("127.0.0.1:9443"), "{config}");
+        std::fs::write(&path, config.replace("127.0.0.1:8443", "127.0.0.1:0").replace("127.0.0.1:9443", "127.0.0.1:0"))
+            .unwrap();
+        for line in before {
+            assert!(in_folder("sh", folder).args(["-c", line]).status().unwrap().success(), "{line}");
+        }
 
         // In a group of its own, so that the end is everybody's.
         let mut make = make("run").stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
         let stderr = BufReader::new(make.stderr.take().unwrap());
         let mut log = String::new();
         let mut lines = stderr.lines().map_while(|line| line.ok());
-        let port = lines.by_ref().find_map(|line| {
-            writeln!(log, "{line}").unwrap();
-            let address = line.contains(" listening ").then(|| line.rsplit_once("address=127.0.0.1:"))??.1;
-            Some(address.parse().unwrap())
-        });
-        let Some(port) = port else { panic!("the server didn't start:\n{log}") };
+        let mut port = |door: &str| {
+            let port = lines.by_ref().find_map(|line| {
+                writeln!(log, "{line}").unwrap();
+                let here = line.contains(" listening ") && line.contains(&format!(" door={door} "));
+                let address = here.then(|| line.rsplit_once("address=127.0.0.1:"))??.1;
+                Some(address.parse().unwrap())
+            });
+            let Some(port) = port else { panic!("the server didn't start:\n{log}") };
+            port
+        };
+        let (port, grpc_port) = (port("rest"), (!before.is_empty()).then(|| port("grpc")));
         // Whoever logs into a pipe that nobody reads comes to a stop.
         std::thread::spawn(move || lines.for_each(drop));
         let said = BufReader::new(make.stdout.take().unwrap()).lines().map_while(|line| line.ok());
         let said = said.take_while(|line| !line.contains("Ctrl-C")).collect::<Vec<_>>().join("\n");
-        (Self { make, port }, said)
+        (Self { make, port, grpc_port }, said)
     }
 
     /// As Ctrl-C does.
@@ -145,4 +156,22 @@ fn in_folder(program: &str, folder: &Path) -> Command {
         command.env_remove(variable);
     }
     command
+}
+
+#[test]
+fn grpcurl_s_lines_work_as_pasted() {
+    if Command::new("grpcurl").arg("--version").output().is_err() {
+        return testing::not_run("grpcurl_s_lines_work_as_pasted", "there is no grpcurl");
+    }
+    let named = |name: &str| blocks(README).into_iter().find(|block| block.name == name).unwrap();
+    let (before, block) = (named("grpc"), named("grpc, once it runs"));
+    let folder = tempfile::tempdir().unwrap();
+    let (server, _) = Server::start(folder.path(), &before.lines);
+    let script = format!("set -e\n{}", block.lines.join("\n"));
+    let script = script.replace("localhost:9443", &format!("localhost:{}", server.grpc_port.unwrap()));
+    let output = in_folder("sh", folder.path()).args(["-c", &script]).output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(matches(printed.trim(), block.prints.join("\n").trim()), "{printed}");
+    server.stop();
 }

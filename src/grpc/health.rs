@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -10,14 +9,12 @@ use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_server};
 
+use super::body::LOOK;
 use super::status;
 use crate::error::Error;
 use crate::net::house::House;
 use crate::service::Readiness;
 use crate::wire::proto::SERVICES;
-
-/// How often somebody who watches is told of a change.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// The health of a house.
 pub(super) struct Health {

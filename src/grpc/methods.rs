@@ -17,11 +17,13 @@ use tonic::codegen::Service;
 use tonic_prost::ProstCodec;
 
 use super::body::Patient;
+use super::codec::OneMessage;
 use super::status;
 use crate::error::Result;
 use crate::net::bearer::bearer;
 use crate::net::bind::{self, Grant, Handler, ProofOf, Table};
 use crate::net::house::House;
+use crate::net::log;
 use crate::secret::BearerToken;
 use crate::service::Call;
 use crate::wire::ops::{self, Decl, Operation};
@@ -75,7 +77,14 @@ pub fn table() -> Vec<(&'static str, &'static Decl)> {
 }
 
 /// What is left to do once access is granted: read the message, do it, answer.
-pub(super) type Granted = Box<dyn FnOnce(Arc<House>, Request<Patient>, IpAddr, Option<Instant>) -> Answering + Send>;
+pub(super) type Granted = Box<dyn FnOnce(Arc<House>, Request<Patient>, Caller) -> Answering + Send>;
+
+/// Whose call it is, by which id the log knows it, and until when it is waited for.
+pub(super) struct Caller {
+    pub(super) id: String,
+    pub(super) ip: IpAddr,
+    pub(super) deadline: Option<Instant>,
+}
 
 /// A method with its types forgotten.
 pub(super) trait Bound: Send + Sync {
@@ -103,9 +112,9 @@ impl<O: Method<Access: Grant>, H: Handler<O>> Bound for Row<O, H> {
         let token = bearer(headers);
         let proof = O::Access::ask_first(&house.service, token.as_ref())?;
         let handler = self.handler;
-        Ok(Box::new(move |house, request, ip, deadline| {
-            let unary = Unary::<O, H> { house, handler, proof, token, ip, deadline };
-            let codec = ProstCodec::<O::Response, O::Request>::default();
+        Ok(Box::new(move |house, request, caller| {
+            let unary = Unary::<O, H> { house, handler, proof, token, caller };
+            let codec = OneMessage(ProstCodec::<O::Response, O::Request>::default());
             let mut server = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
             Box::pin(async move { server.unary(unary, request).await })
         }))
@@ -118,21 +127,20 @@ struct Unary<O: Operation<Access: Grant>, H> {
     handler: H,
     proof: Option<ProofOf<O>>,
     token: Option<BearerToken>,
-    ip: IpAddr,
-    deadline: Option<Instant>,
+    caller: Caller,
 }
 
 impl<O: Method<Access: Grant>, H: Handler<O>> Unary<O, H> {
     /// Reads the message and gives the work that is left, to be done in the operation's lane.
     fn read(&mut self, message: O::Request) -> Result<impl FnOnce() -> Result<O::Output> + Send + 'static> {
-        let input = O::Input::from_message(message)?;
         let service = self.house.service.clone();
         let proof = match self.proof.take() {
             Some(proof) => proof,
-            // Now it is known what the request is about.
-            None => O::Access::ask(&service, self.token.as_ref(), input.owner())?,
+            // Now it is known whom the request is about, and no more than that is looked at before.
+            None => O::Access::ask(&service, self.token.as_ref(), O::Input::owner(&message))?,
         };
-        let (handler, call) = (self.handler, Call { ip: Some(self.ip) });
+        let input = O::Input::from_message(message)?;
+        let (handler, call) = (self.handler, Call { ip: Some(self.caller.ip) });
         Ok(move || handler.serve(&service, &call, &proof, input))
     }
 }
@@ -148,7 +156,8 @@ impl<O: Method<Access: Grant>, H: Handler<O>> Service<tonic::Request<O::Request>
 
     fn call(&mut self, request: tonic::Request<O::Request>) -> Self::Future {
         let work = self.read(request.into_inner());
-        let (house, ip, deadline) = (self.house.clone(), self.ip, self.deadline);
+        let (house, ip, deadline) = (self.house.clone(), self.caller.ip, self.caller.deadline);
+        let id = std::mem::take(&mut self.caller.id);
         Box::pin(async move {
             let done = match work {
                 Ok(work) => house.lanes.run(O::DECL.lane, ip, deadline, work).await,
@@ -159,7 +168,10 @@ impl<O: Method<Access: Grant>, H: Handler<O>> Service<tonic::Request<O::Request>
             }
             match done {
                 Ok(output) => Ok(tonic::Response::new(output.into_message())),
-                Err(error) => Err(status::of_error(&error)),
+                Err(error) => {
+                    log::refusal(&id, &error);
+                    Err(status::of_error(&error))
+                }
             }
         })
     }

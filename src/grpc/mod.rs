@@ -3,6 +3,7 @@
 //! treat differently.
 
 mod body;
+mod codec;
 mod health;
 mod methods;
 mod status;
@@ -26,9 +27,9 @@ use crate::service;
 use crate::wire::ops::{self, Bucket, Operation};
 use crate::wire::proto::{DESCRIPTORS, MAX_MESSAGE};
 
-use body::Patient;
+use body::{Closing, Patient, Tidy};
 use health::Health;
-use methods::{Methods, Mounted, mounted};
+use methods::{Caller, Methods, Mounted, mounted};
 
 pub use methods::table;
 
@@ -72,9 +73,9 @@ impl Grpc {
         let id = service::request_id().hyphenated().to_string();
         let forwarded = request.headers().get_all("x-forwarded-for").iter().map(|value| value.as_bytes());
         let ip = client_address(peer, forwarded, &self.house.trusted_proxies);
-        let path = request.uri().path().to_owned();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
 
-        let response = match self.answer(request, ip).await {
+        let response = match self.answer(request.map(Tidy::new), &id, ip).await {
             Ok(response) => response,
             Err(error) => {
                 log::refusal(&id, &error);
@@ -82,29 +83,31 @@ impl Grpc {
             }
         };
         let code = status::of(&response);
-        log::request(&id, "POST", &path, code, begun.elapsed(), ip);
+        log::request(&id, method.as_str(), &path, code, begun.elapsed(), ip);
         response
     }
 
-    async fn answer(&self, request: Request<Incoming>, ip: IpAddr) -> Result<Response<Body>> {
+    async fn answer(&self, request: Request<Tidy>, id: &str, ip: IpAddr) -> Result<Response<Body>> {
         if !is_grpc(&request) {
             return Ok(status::no_grpc());
         }
-        let deadline = deadline(request.headers())?;
         let path = request.uri().path();
         let beside = std::iter::once(("/grpc.health.v1.Health/", &self.health))
             .chain(self.reflection.iter().map(|(prefix, service)| (*prefix, service)));
-        let answer = if let Some(method) = self.methods.find(path) {
+        let (answer, deadline) = if let Some(method) = self.methods.find(path) {
             let decl = method.decl();
             if decl.name != ops::Health::DECL.name {
                 self.house.service.admit()?;
             }
             self.house.limiter.take(decl.bucket, ip, Instant::now().into()).map_err(Error::rate_limited)?;
             let call = method.ask(&self.house, request.headers())?;
-            call(self.house.clone(), request.map(Patient::new), ip, deadline)
+            let deadline = deadline(request.headers())?;
+            let caller = Caller { id: id.to_owned(), ip, deadline };
+            (call(self.house.clone(), request.map(Patient::new), caller), deadline)
         } else if let Some((_, service)) = beside.into_iter().find(|(prefix, _)| path.starts_with(prefix)) {
             self.house.limiter.take(Bucket::Api, ip, Instant::now().into()).map_err(Error::rate_limited)?;
-            service(request.map(Body::new))
+            let deadline = deadline(request.headers())?;
+            (service(request.map(|body| Body::new(Closing::new(body, self.house.clone())))), deadline)
         } else {
             self.house.service.admit()?;
             return Err(Error::new(Kind::Unimplemented, "there is no such method"));
@@ -122,13 +125,14 @@ fn too_late() -> Error {
 }
 
 /// Whether it is a gRPC request at all (gRPC over HTTP/2, "Requests").
-fn is_grpc(request: &Request<Incoming>) -> bool {
+fn is_grpc<B>(request: &Request<B>) -> bool {
     let given = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let rest = given.strip_prefix("application/grpc");
     request.method() == Method::POST && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
 }
 
-/// The caller's own deadline: at most eight digits and a unit (gRPC over HTTP/2, "Timeout").
+/// The caller's own deadline: at most eight digits and a unit (gRPC over HTTP/2, "Timeout"). One that has passed already
+/// is an error.
 fn deadline(headers: &HeaderMap) -> Result<Option<Instant>> {
     let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
     let wrong = || Error::invalid("grpc-timeout must be at most eight digits and a unit");
@@ -145,6 +149,9 @@ fn deadline(headers: &HeaderMap) -> Result<Option<Instant>> {
         "n" => Duration::from_nanos(number),
         _ => return Err(wrong()),
     };
+    if span.is_zero() {
+        return Err(too_late());
+    }
     // One that the clock can't count to is none.
     Ok(Instant::now().checked_add(span))
 }
@@ -167,7 +174,10 @@ mod tests {
             let span = read(text).unwrap().unwrap();
             assert!(span >= Duration::from_secs(least) && span < Duration::from_secs(least + 5), "{text}");
         }
-        assert!(read("0n").unwrap().is_some() && deadline(&HeaderMap::new()).unwrap().is_none());
+        assert!(read("1n").unwrap().is_some() && deadline(&HeaderMap::new()).unwrap().is_none());
+        for passed in ["0n", "00000000H"] {
+            assert_eq!(read(passed).unwrap_err().kind(), Kind::DeadlineExceeded, "{passed}");
+        }
         for bad in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", "123456789S", "1 S", " 1S"] {
             assert!(read(bad).is_err(), "{bad}");
         }

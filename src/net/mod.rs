@@ -11,6 +11,7 @@ pub mod connections;
 pub mod door;
 pub mod house;
 pub mod lane;
+pub mod leftover;
 pub mod limit;
 pub mod listen;
 pub mod log;

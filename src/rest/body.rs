@@ -9,16 +9,11 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind, Result};
+use crate::net::leftover;
 use crate::wire::json::{MAX_BODY, Members};
 
 /// How long a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How much of a body that isn't wanted is still taken in, so that its sender gets to read the answer. More than that,
-/// and the connection is closed on it.
-const DRAIN: usize = 256 << 20;
-/// How long that may take: as long as a body that is wanted.
-const DRAIN_PATIENCE: Duration = PATIENCE;
 
 /// A body that isn't read yet. Dropped unread, it is taken in and thrown away beside the answer.
 pub(super) struct Waiting {
@@ -98,17 +93,9 @@ fn too_slow() -> Error {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let Some(mut body) = self.body.take().filter(|body| !body.is_end_stream() && !self.holds_back) else { return };
-        let drain = async move {
-            let mut left = DRAIN;
-            while let Some(Ok(frame)) = body.frame().await {
-                left = match left.checked_sub(frame.data_ref().map_or(0, |data| data.len())) {
-                    Some(left) => left,
-                    None => break,
-                };
-            }
-        };
-        tokio::spawn(tokio::time::timeout(DRAIN_PATIENCE, drain));
+        if let Some(body) = self.body.take().filter(|_| !self.holds_back) {
+            leftover::take_in(body);
+        }
     }
 }
 

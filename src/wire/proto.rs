@@ -26,8 +26,8 @@ pub trait Request<M>: Sized {
     /// What a client makes of it.
     fn to_message(&self) -> M;
 
-    /// The account that it is about, where access may depend on that.
-    fn owner(&self) -> Option<AccountId> {
+    /// The account that a message is about, where access may depend on that.
+    fn owner(_: &M) -> Option<AccountId> {
         None
     }
 }

@@ -43,8 +43,8 @@ macro_rules! an_account {
                 v1::$message { id: self.to_string() }
             }
 
-            fn owner(&self) -> Option<AccountId> {
-                Some(*self)
+            fn owner(message: &v1::$message) -> Option<AccountId> {
+                Some(account_id(&message.id))
             }
         }
     )*};
@@ -195,8 +195,8 @@ impl Request<v1::ListTokensRequest> for ListTokens {
         v1::ListTokensRequest { id: self.account.to_string(), page_size, page_token }
     }
 
-    fn owner(&self) -> Option<AccountId> {
-        Some(self.account)
+    fn owner(message: &v1::ListTokensRequest) -> Option<AccountId> {
+        Some(account_id(&message.id))
     }
 }
 

@@ -109,8 +109,9 @@ fn the_server_reads_what_a_client_sends() {
         until: Some(Timestamp::new(2)),
         page: page(),
     });
-    assert_eq!(<AccountId as Request<v1::GetPgCredsRequest>>::owner(&account), Some(account));
-    assert_eq!(ListTokens { account, page: page() }.owner(), Some(account));
+    let id = account.to_string();
+    assert_eq!(<AccountId as Request<_>>::owner(&v1::GetPgCredsRequest { id: id.clone() }), Some(account));
+    assert_eq!(ListTokens::owner(&v1::ListTokensRequest { id, page_size: -1, page_token: "?".into() }), Some(account));
 }
 
 #[test]
