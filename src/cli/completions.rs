@@ -346,7 +346,7 @@ mod tests {
         (&["mcias", ""], &["init", "server", "ctl", "db", "help", "version"], &["account"]),
         (&["mcias", "ctl", "totp", ""], &["enroll", "confirm", "remove"], &["ctl"]),
         (&["mcias", "completions", ""], &["bash", "zsh", "fish"], &["--help"]),
-        (&["mcias", "help", ""], &["server", "ctl", "db"], &["init"]),
+        (&["mcias", "help", ""], &["server", "ctl", "db", "init", "cert"], &["account", "--help"]),
         (&["/usr/bin/mciasdb", "--config", "F", "token", "r"], &["revoke", "revoke-all"], &["list"]),
         (&["mciassrv", "--"], &["--config", "--healthcheck"], &["--json"]),
         (&["mcias", "init", "--dir", "/proc/self/f"], &["/proc/self/fd"], &["/proc/self/environ"]),

@@ -117,3 +117,23 @@ fn usable(pem: &[u8]) -> RootCertStore {
     roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).filter_map(Result::ok));
     roots
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_certificate_is_not_believed_is_told_apart() {
+        let of_ca = rustls::OtherError(Arc::new(std::io::Error::other("CaUsedAsEndEntity")));
+        for (why, distrust) in [
+            (CertificateError::UnknownIssuer, Distrust::UnknownIssuer),
+            (CertificateError::Expired, Distrust::Ended),
+            (CertificateError::NotValidYet, Distrust::NotYet),
+            (CertificateError::NotValidForName, Distrust::OtherNames),
+            (CertificateError::Other(of_ca), Distrust::OfAnAuthority),
+        ] {
+            assert_eq!(Distrust::from(&why), distrust);
+        }
+        assert!(matches!(Distrust::from(&CertificateError::Revoked), Distrust::Other(_)));
+    }
+}
