@@ -126,10 +126,10 @@ image-%:
 	SOURCE_DATE_EPOCH=$(EPOCH) ship/image $(call static,$*) $* '$(VERSION)' '$(REVISION)' $(DIST)/mcias-$(VERSION)-image-$*.tar
 
 dist: $(executables) $(addprefix tarball-,$(ARCHES)) ## pack the tarballs for amd64 and arm64 (ARCHES says otherwise) into target/dist
-	ship/sums $(DIST)
+	ship/sums $(DIST) '$(VERSION)'
 
 image: $(executables) $(addprefix image-,$(ARCHES)) ## pack the container images as archives for 'podman load', without an engine
-	ship/sums $(DIST)
+	ship/sums $(DIST) '$(VERSION)'
 
 docker: ## build the container image with docker, or what DOCKER names
 	$(DOCKER) build --build-arg VERSION='$(VERSION)' --build-arg REVISION='$(REVISION)' \
