@@ -367,8 +367,12 @@ fn lists_come_in_pages() {
     }
     let list = |page_size| v1::ListAccountsRequest { page_size, ..Default::default() };
     let all: Vec<String> = ["admin", "robot-1", "robot-2", "robot-3", "robot-4", "robot-5"].map(String::from).to_vec();
-    assert_eq!(pages(&grpc, &admin, list(0)), [all.clone()]);
-    assert_eq!(pages(&grpc, &admin, list(6)), [all.clone()], "no token where the last page is exactly full");
+    assert_eq!(pages(&grpc, &admin, list(0)), std::slice::from_ref(&all));
+    assert_eq!(
+        pages(&grpc, &admin, list(6)),
+        std::slice::from_ref(&all),
+        "no token where the last page is exactly full"
+    );
     assert_eq!(pages(&grpc, &admin, list(4)), [all[..4].to_vec(), all[4..].to_vec()]);
     let robots = v1::ListAccountsRequest { account_type: Some(2), ..list(3) };
     assert_eq!(pages(&grpc, &admin, robots), [all[1..4].to_vec(), all[4..].to_vec()]);
