@@ -97,12 +97,22 @@ impl<'a> Day<'a> {
         match value {
             Value::Object(members) => {
                 let alike = |(name, value): (String, Value)| {
-                    let differs = match name.as_str() {
-                        "time" | "time_ms" | "created_at" | "updated_at" | "issued_at" | "expires_at"
-                        | "revoked_at" => true,
-                        "token" | "secret" | "otpauth_uri" | "hash" | "kid" | "x" => true,
-                        _ => false,
-                    };
+                    let differs = matches!(
+                        name.as_str(),
+                        "time"
+                            | "time_ms"
+                            | "created_at"
+                            | "updated_at"
+                            | "issued_at"
+                            | "expires_at"
+                            | "revoked_at"
+                            | "token"
+                            | "secret"
+                            | "otpauth_uri"
+                            | "hash"
+                            | "kid"
+                            | "x"
+                    );
                     let value = if differs && !value.is_null() { json!(name) } else { self.alike(value) };
                     (name, value)
                 };
