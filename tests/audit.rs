@@ -324,7 +324,7 @@ fn moves() -> Vec<Attack> {
             sql("DELETE FROM audit_log WHERE id = 5; UPDATE audit_log SET id = id - 1 WHERE id > 5"),
         ),
         ("the last dropped", "the log ends with event 7: it was cut short", sql("DELETE FROM audit_log WHERE id = 8")),
-        ("all dropped", "the log ends with event 0: it was cut short", sql("DELETE FROM audit_log")),
+        ("all dropped", "there is neither an event nor an anchor", sql("DELETE FROM audit_log")),
         (
             "one put before the first",
             "event 0 stands where event 1 should",

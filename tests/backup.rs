@@ -14,6 +14,7 @@ use mcias::secretfile::key_bytes;
 use mcias::service::backup::Backup;
 use mcias::service::keys::MasterSecret;
 use rusqlite::{Connection, OpenFlags};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use support::{Instance, Mount, Server, eventually, tree};
 
@@ -272,19 +273,20 @@ fn a_backup_that_a_signal_ends_leaves_nothing() {
         let names = fs::read_dir(instance.folder()).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.to_string_lossy().contains(".partial")).count()
     };
-    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+    for (name, signal, code) in [("INT", Signal::INT, 130), ("TERM", Signal::TERM, 143), ("HUP", Signal::HUP, 129)] {
         // One that is done before the signal is there has no part in this.
-        let ended = (0..20).any(|n| {
-            let name = format!("{signal}-{n}.db");
-            let mut child = instance.mciasdb(&["backup", "--out", &name]).spawn().unwrap();
+        let ended = (0..200).any(|n| {
+            let file = format!("{name}-{n}.db");
+            let mut child = instance.mciasdb(&["backup", "--out", &file]).spawn().unwrap();
             while partials() == 0 && child.try_wait().unwrap().is_none() {}
-            Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+            // It may be gone by now.
+            let _ = kill_process(Pid::from_child(&child), signal);
             let ended = child.wait().unwrap();
-            assert_eq!(partials(), 0, "{signal}: {ended}");
-            assert!(ended.success() || (ended.code(), instance.path(&name).exists()) == (Some(code), false), "{ended}");
+            assert_eq!(partials(), 0, "{name}: {ended}");
+            assert!(ended.success() || (ended.code(), instance.path(&file).exists()) == (Some(code), false), "{ended}");
             !ended.success()
         });
-        assert!(ended, "{signal} came too late every time");
+        assert!(ended, "{name} came too late every time");
     }
 }
 
