@@ -187,14 +187,20 @@ fn streams_that_are_reset_as_soon_as_they_are_opened_end_the_connection() {
 fn streams_that_the_server_is_made_to_reset_end_the_connection() {
     while_others_are_answered(|| {
         for door in doors() {
-            // No increment at all, or one that is too much: a stream's error (RFC 9113, section 6.9).
-            for increment in [0u32, 0x7fff_ffff] {
-                let made = |n| {
-                    let opened = frame(HEADERS, END_HEADERS, stream(n), &door.request());
-                    [opened, frame(WINDOW_UPDATE, 0, stream(n), &increment.to_be_bytes())].concat()
-                };
+            // Each may be a stream's error: a window that grows by nothing or by too much (RFC 9113, section 6.9), and a
+            // body after its end (section 5.1). Some are taken for a connection's, which ends it at once.
+            let window = |by: u32| move |stream| frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes());
+            type Spoil = Box<dyn Fn(u32) -> Vec<u8>>;
+            let spoils: [(u8, Spoil, &[u32]); 3] = [
+                (0, Box::new(window(0)), &[PROTOCOL_ERROR]),
+                (0, Box::new(window(0x7fff_ffff)), &[ENHANCE_YOUR_CALM]),
+                (END_STREAM, Box::new(|stream| frame(DATA, 0, stream, b"x")), &[ENHANCE_YOUR_CALM, PROTOCOL_ERROR]),
+            ];
+            for (ends, spoil, because) in spoils {
+                let made =
+                    |n| [frame(HEADERS, END_HEADERS | ends, stream(n), &door.request()), spoil(stream(n))].concat();
                 let resets: Vec<u8> = (0..1000).flat_map(made).collect();
-                is_cut_off_after(&door, door.connect(), &resets, &[ENHANCE_YOUR_CALM]);
+                is_cut_off_after(&door, door.connect(), &resets, because);
             }
         }
     });

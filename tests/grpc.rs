@@ -679,3 +679,15 @@ fn a_message_that_does_not_come_harms_nobody_else() {
         }
     });
 }
+
+#[test]
+fn a_connection_lives_through_any_number_of_refusals() {
+    // What is still on its way when the answer comes is a fault of nobody's.
+    let server = &*SERVER;
+    let (grpc, message) = (server.grpc(), vec![b'x'; 60_000]);
+    for _ in 0..300 {
+        let call = grpc.call("AccountService/CreateAccount").token("x").framed(0, &message);
+        call.expect(Code::Unauthenticated, "unauthorized");
+    }
+    grpc.call("AdminService/Health").message(&v1::HealthRequest {}).ok::<v1::HealthResponse>();
+}

@@ -220,9 +220,9 @@ impl Body for Sent {
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.bytes.take() {
-            Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            None if self.ends => Poll::Ready(None),
-            None => Poll::Pending,
+            Some(bytes) if !bytes.is_empty() => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            _ if self.ends => Poll::Ready(None),
+            _ => Poll::Pending,
         }
     }
 }
