@@ -113,6 +113,8 @@ pub(super) fn connect_reader(path: &Path) -> Result<Connection> {
         // Not READ_ONLY: the last connection to close checkpoints the WAL and removes it, and has to be able to.
         let connection = open_file(path, Opening::ReadWrite)?;
         connection.pragma_update(None, "query_only", true)?;
+        // KiB, taken as they are needed: the tokens and accounts of a company, with their indexes.
+        connection.pragma_update(None, "cache_size", -8192)?;
         Ok(connection)
     };
     open().map_err(|e: rusqlite::Error| judge(e).1)
@@ -164,6 +166,9 @@ pub(super) fn open_file(path: &Path, how: Opening) -> rusqlite::Result<Connectio
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    // One plan for a statement, whatever its parameters are: else many are planned anew each time, for fifty times the
+    // price of the look-up itself.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
