@@ -38,7 +38,7 @@ build_static = unset SOURCE_DATE_EPOCH; MCIAS_VERSION='$(VERSION)' \
 .DEFAULT_GOAL := help
 # cargo sees to the cores.
 .NOTPARALLEL:
-.PHONY: help build run test test-ship test-arm64 lint generate audit man musl size size-table dist image docker install clean
+.PHONY: help build run test test-ship test-arm64 bench lint generate audit man musl size size-table dist image docker install clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/\1 \2/p' Makefile | \
@@ -65,6 +65,9 @@ $(INSTANCE)/mcias.conf: | build
 
 test: ## run the whole test suite
 	$(CARGO) test --locked --no-fail-fast
+
+bench: musl ## measure what docs/speed.md tells of (ONLY="check login" for some of its sections), as a table
+	MCIAS_EXECUTABLE='$(abspath $(call static,$(ARCH)))' $(CARGO) bench --locked --bench mcias -- $(ONLY)
 
 lint: ## check the formatting, and clippy with warnings denied
 	$(CARGO) fmt --check

@@ -21,6 +21,11 @@ use super::{Log, PATIENCE};
 /// The program under test.
 pub const MCIAS: &str = env!("CARGO_BIN_EXE_mcias");
 
+/// The program under test, or another build of it: `make bench` measures the static executable.
+pub fn program() -> PathBuf {
+    std::env::var_os("MCIAS_EXECUTABLE").unwrap_or_else(|| MCIAS.into()).into()
+}
+
 /// What every instance of a test is set to: free ports, the least work that a configuration allows a password hash,
 /// no rate limit, and a log that tells why.
 const SETTINGS: &[(&str, &str, &str)] = &[
@@ -86,7 +91,7 @@ impl Instance {
         let mut instance = Self {
             settings: Vec::new(),
             environment,
-            program: MCIAS.into(),
+            program: program(),
             arguments: Vec::new(),
             log: Arc::default(),
             guard: Guard::new(folder.path()),

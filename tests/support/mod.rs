@@ -39,7 +39,7 @@ pub use client::{Client, Door, Request};
 pub use connection::{Connection, RawAnswer, trusting, trusting_by, trusting_with};
 pub use forge::{Forge, b64, claims_of, claims_text, parts_of, unb64};
 pub use grpc::{Call, Grpc, GrpcAnswer, Messages};
-pub use instance::{Instance, MCIAS, Refusal, tree};
+pub use instance::{Instance, MCIAS, Refusal, program, tree};
 pub use log::Log;
 pub use maintenance::{Mount, fed};
 pub use server::Server;
