@@ -1,5 +1,7 @@
 //! The one seam through which randomness comes in: the operating system's, and nothing else.
 
+use std::cell::RefCell;
+
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
@@ -18,6 +20,24 @@ pub fn bytes<const N: usize>() -> Result<[u8; N]> {
 /// A fresh 32-byte key.
 pub fn key() -> Result<KeyBytes> {
     Ok(KeyBytes::new(bytes()?))
+}
+
+/// A random UUID for what needs no secrecy and comes with every request: out of a stock of each thread's own, so that
+/// the system is asked once for 64 of them.
+///
+/// # Errors
+/// As [`bytes`].
+pub fn uuid_from_stock() -> Result<Uuid> {
+    thread_local! {
+        static STOCK: RefCell<Vec<[u8; 16]>> = const { RefCell::new(Vec::new()) };
+    }
+    STOCK.with_borrow_mut(|stock| {
+        if stock.is_empty() {
+            stock.extend_from_slice(bytes::<1024>()?.as_chunks().0);
+        }
+        let taken = stock.pop().ok_or_else(|| Error::internal("no randomness in stock"))?;
+        Ok(uuid::Builder::from_random_bytes(taken).into_uuid())
+    })
 }
 
 /// A random UUID (RFC 9562, version 4).

@@ -16,7 +16,7 @@ use crate::wire::outputs;
 /// # Errors
 /// Standard output can't be written.
 pub fn json(output: impl Answer) -> Result<(), Failure> {
-    term::out(&format!("{}\n", output.reply().body.unwrap_or_default()))
+    term::out(&format!("{}\n", output.reply().into_text().unwrap_or_default()))
 }
 
 /// Accounts, a line each.

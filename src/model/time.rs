@@ -42,19 +42,34 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match OffsetDateTime::from_unix_timestamp(self.0) {
-            Ok(t) if (0..=9999).contains(&t.year()) => write!(
-                f,
-                "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
-                t.year(),
-                u8::from(t.month()),
-                t.day(),
-                t.hour(),
-                t.minute(),
-                t.second()
-            ),
+            Ok(time) if (0..=9999).contains(&time.year()) => {
+                f.write_str(str::from_utf8(&date_and_time(time)).unwrap_or_default())?;
+                f.write_str("Z")
+            }
             _ => write!(f, "{}", self.0),
         }
     }
+}
+
+/// `2026-11-21T12:00:00`, for the years 0 to 9999. It is in every answer to a token check and in every line of the log,
+/// which is why nothing is asked of the formatting machinery.
+pub fn date_and_time(time: OffsetDateTime) -> [u8; 19] {
+    let mut text = *b"0000-00-00T00:00:00";
+    let year = time.year().unsigned_abs();
+    let parts = [
+        (0, year / 100),
+        (2, year),
+        (5, u8::from(time.month()).into()),
+        (8, time.day().into()),
+        (11, time.hour().into()),
+        (14, time.minute().into()),
+        (17, time.second().into()),
+    ];
+    for (at, number) in parts {
+        text[at] += (number / 10 % 10) as u8;
+        text[at + 1] += (number % 10) as u8;
+    }
+    text
 }
 
 /// Milliseconds since the Unix epoch; audit events carry them.
@@ -86,6 +101,9 @@ mod tests {
     fn times_are_written_as_the_contract_says_and_read_with_any_offset() {
         assert_eq!(Timestamp::new(1_795_262_400).to_string(), "2026-11-21T12:00:00Z");
         assert_eq!(Timestamp::new(0).to_string(), "1970-01-01T00:00:00Z");
+        assert_eq!(Timestamp::new(-62_135_596_801).to_string(), "0000-12-31T23:59:59Z");
+        assert_eq!(Timestamp::new(253_402_300_799).to_string(), "9999-12-31T23:59:59Z");
+        assert_eq!(Timestamp::new(253_402_300_800).to_string(), "253402300800");
         assert_eq!(Timestamp::parse("2026-11-21T13:00:00.9+01:00").unwrap().seconds(), 1_795_262_400);
         for bad in ["", "2026-11-21", "2026-11-21 12:00", "2026-13-01T00:00:00Z", "now"] {
             assert!(Timestamp::parse(bad).is_err(), "{bad}");

@@ -24,6 +24,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::error::{Error, Kind};
 use crate::model::net::{LogFormat, LogLevel};
+use crate::model::time::date_and_time;
 
 /// The running log.
 pub struct Log {
@@ -55,11 +56,11 @@ impl Log {
 
 /// Writes the line of one request. Of the path, query excluded, everything that could be a token is left out; `status`
 /// is HTTP's or gRPC's.
-pub fn request(id: impl Display, method: &str, path: &str, status: u16, took: Duration, ip: IpAddr) {
+pub fn request(id: &str, method: &str, path: &str, status: u16, took: Duration, ip: IpAddr) {
     // Microseconds, as milliseconds with three places.
     let duration_ms = took.as_micros() as f64 / 1000.0;
     let method = if method.len() <= LONGEST_METHOD { method } else { "…" };
-    tracing::info!(%id, method, path = %LoggedPath(path), status, duration_ms, address = %ip, "request");
+    tracing::info!(id, method, path = %LoggedPath(path), status, duration_ms, address = %ip, "request");
 }
 
 /// Writes what the client isn't told of a refusal.
@@ -168,17 +169,8 @@ impl Line {
         if self.format == LogFormat::Json {
             self.text.push_str(r#"{"time":""#);
         }
-        let _ = write!(
-            self.text,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-            time.year(),
-            u8::from(time.month()),
-            time.day(),
-            time.hour(),
-            time.minute(),
-            time.second(),
-            time.millisecond()
-        );
+        self.text.push_str(str::from_utf8(&date_and_time(time)).unwrap_or_default());
+        let _ = write!(self.text, ".{:03}Z", time.millisecond());
         let (text, json) = match level {
             Level::ERROR => ("ERROR", "error"),
             Level::WARN => ("WARN ", "warn"),
@@ -200,11 +192,14 @@ impl Line {
     }
 
     fn name(&mut self, field: &Field) {
-        let _ = match self.format {
-            LogFormat::Text if field.name() == MESSAGE => write!(self.text, " "),
-            LogFormat::Text => write!(self.text, " {}=", field.name()),
-            LogFormat::Json => write!(self.text, ",\"{}\":", field.name()),
+        let (before, name, after) = match self.format {
+            LogFormat::Text if field.name() == MESSAGE => (" ", "", ""),
+            LogFormat::Text => (" ", field.name(), "="),
+            LogFormat::Json => (",\"", field.name(), "\":"),
         };
+        for part in [before, name, after] {
+            self.text.push_str(part);
+        }
     }
 
     /// A value that is a word as it stands: a number or a boolean.
@@ -222,8 +217,10 @@ impl Line {
         if quoted {
             self.text.push('"');
         }
-        for c in value.chars() {
-            self.escaped(c, quoted);
+        if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+            self.text.push_str(value);
+        } else {
+            value.chars().for_each(|c| self.escaped(c, quoted));
         }
         if quoted {
             self.text.push('"');
@@ -314,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_request_is_one_line() {
-        let say = |_: &Log| request(7, "GET", "/v1/accounts?x=1", 200, Duration::from_micros(1234), ip());
+        let say = |_: &Log| request("7", "GET", "/v1/accounts?x=1", 200, Duration::from_micros(1234), ip());
         assert_eq!(
             logged(LogFormat::Text, LogLevel::Info, say),
             [" INFO  request id=7 method=GET path=/v1/accounts status=200 duration_ms=1.234 address=2001:db8::1"]
@@ -339,7 +336,7 @@ mod tests {
         assert!(path(&"/a".repeat(8000)).len() < 600);
         assert_eq!(path("*"), "*");
         let odd = logged(LogFormat::Text, LogLevel::Info, |_| {
-            request(1, &"EYJ".repeat(30), "/", 405, Duration::ZERO, ip());
+            request("1", &"EYJ".repeat(30), "/", 405, Duration::ZERO, ip());
         });
         assert!(odd[0].contains("method=… "));
     }

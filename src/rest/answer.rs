@@ -1,5 +1,7 @@
 //! Answers as bytes: the headers that every answer has, errors in their one shape, links to the next page.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
@@ -23,7 +25,7 @@ pub(super) struct RequestId(String);
 
 impl RequestId {
     pub(super) fn new() -> Self {
-        Self(service::request_id().hyphenated().to_string())
+        Self(service::request_id().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).to_owned())
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -50,11 +52,15 @@ impl Answered {
         {
             set(&mut headers, LOCATION, &format!("{}/{id}", uri.path()));
         }
-        if let Some(cursor) = reply.next {
-            set(&mut headers, LINK, &next_page(uri, &cursor));
+        if let Some(cursor) = &reply.next {
+            set(&mut headers, LINK, &next_page(uri, cursor));
         }
-        let body = reply.body.map(|body| Bytes::from(body.to_string()));
-        Self { status, headers, body: body.or(reply.text.map(|text| Bytes::from_static(text.as_bytes()))) }
+        let body = match (reply.text, reply.body) {
+            (Some(Cow::Borrowed(text)), _) => Some(Bytes::from_static(text.as_bytes())),
+            (Some(Cow::Owned(text)), _) => Some(text.into()),
+            (None, body) => body.map(|body| body.to_string().into()),
+        };
+        Self { status, headers, body }
     }
 
     /// The answer to OPTIONS.

@@ -1,6 +1,6 @@
 //! Which path leads where: built from the operations' declarations, in their order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use hyper::Method;
 
@@ -21,8 +21,11 @@ enum Segment {
     Variable,
 }
 
-/// All routes.
-pub(super) struct Routes(Vec<Route>);
+/// All routes, and which of them have which path without a variable in it.
+pub(super) struct Routes {
+    all: Vec<Route>,
+    written_out: HashMap<&'static str, Vec<usize>>,
+}
 
 /// What there is at a path.
 pub(super) enum Found<'r> {
@@ -38,15 +41,18 @@ pub(super) enum Found<'r> {
 
 impl Routes {
     pub(super) fn new() -> Self {
-        let mut routes = Self(Vec::new());
+        let mut routes = Self { all: Vec::new(), written_out: HashMap::new() };
         bind::operations(&mut routes);
         routes
     }
 
     /// Finds what there is. A HEAD has to be asked for as the GET it stands for.
     pub(super) fn find(&self, method: &Method, path: &str) -> Found<'_> {
-        let matching: Vec<_> = self.0.iter().filter_map(|route| Some((route, route.matches(path)?))).collect();
         // A path that is written out is another than the one it would also be with a variable in it.
+        let matching: Vec<_> = match self.written_out.get(path) {
+            Some(places) => places.iter().map(|place| (&self.all[*place], Vec::new())).collect(),
+            None => self.all.iter().filter_map(|route| Some((route, route.matches(path)?))).collect(),
+        };
         let fewest = matching.iter().map(|(_, variables)| variables.len()).min();
         let mut allowed = BTreeSet::new();
         for (route, variables) in matching.into_iter().filter(|(_, variables)| Some(variables.len()) == fewest) {
@@ -76,7 +82,10 @@ impl Table for Routes {
         let segments = O::DECL.path[1..]
             .split('/')
             .map(|segment| if segment.starts_with('{') { Segment::Variable } else { Segment::Fixed(segment) });
-        self.0.push(Route { segments: segments.collect(), bound: bind::bind::<O, H>(handler) });
+        if !O::DECL.path.contains('{') {
+            self.written_out.entry(O::DECL.path).or_default().push(self.all.len());
+        }
+        self.all.push(Route { segments: segments.collect(), bound: bind::bind::<O, H>(handler) });
     }
 }
 
@@ -110,7 +119,7 @@ impl Route {
 
 /// Every route, for tests and documents: its declaration.
 pub fn table() -> Vec<&'static Decl> {
-    Routes::new().0.iter().map(Route::decl).collect()
+    Routes::new().all.iter().map(Route::decl).collect()
 }
 
 #[cfg(test)]

@@ -274,7 +274,7 @@ fn other_data_key() -> Error {
 
 /// A fresh id for a request. Nil where the system has no randomness, without which nothing secret works either.
 pub fn request_id() -> uuid::Uuid {
-    random::uuid().unwrap_or_default()
+    random::uuid_from_stock().unwrap_or_default()
 }
 
 /// A fresh nonce for one sealing.

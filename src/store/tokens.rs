@@ -65,25 +65,24 @@ pub struct TokenState {
 }
 
 statements! {
-    STATE Search = "SELECT accounts.uuid, accounts.username, accounts.account_type, accounts.status,
-            (SELECT group_concat(role, ' ') FROM account_roles WHERE account_id = accounts.id),
-            token_revocation.kid, token_revocation.audience, token_revocation.parent_jti,
-            token_revocation.issued_at, token_revocation.expires_at,
-            token_revocation.revoked_at IS NOT NULL OR (token_revocation.parent_jti IS NOT NULL AND EXISTS (
-                WITH RECURSIVE line (jti) AS (
-                    VALUES (token_revocation.parent_jti)
-                    UNION SELECT above.parent_jti FROM line JOIN token_revocation AS above ON above.jti = line.jti)
-                SELECT 1 FROM line JOIN token_revocation AS above ON above.jti = line.jti
-                    JOIN signing_keys AS signed ON signed.kid = above.kid
-                WHERE above.revoked_at IS NOT NULL OR signed.revoked_at IS NOT NULL)),
-            signing_keys.revoked_at IS NOT NULL, signing_keys.verify_until,
-            min(coalesce(token_revocation.dies_at, parent.dies_at), coalesce(parent.dies_at, token_revocation.dies_at)),
-            token_revocation.digest
-        FROM token_revocation
-        JOIN accounts ON accounts.id = token_revocation.account_id
-        JOIN signing_keys ON signing_keys.kid = token_revocation.kid
-        LEFT JOIN token_revocation AS parent ON parent.jti = token_revocation.parent_jti
-        WHERE token_revocation.jti = ?1";
+    // The names are short because the text is what the statement is found by, at every check.
+    STATE Search = "SELECT a.uuid, a.username, a.account_type, a.status,
+        (SELECT group_concat(role, ' ') FROM account_roles WHERE account_id = a.id),
+        t.kid, t.audience, t.parent_jti, t.issued_at, t.expires_at,
+        t.revoked_at IS NOT NULL OR (t.parent_jti IS NOT NULL AND EXISTS (
+            WITH RECURSIVE line (jti) AS (
+                VALUES (t.parent_jti)
+                UNION SELECT above.parent_jti FROM line JOIN token_revocation AS above ON above.jti = line.jti)
+            SELECT 1 FROM line JOIN token_revocation AS above ON above.jti = line.jti
+                JOIN signing_keys AS signed ON signed.kid = above.kid
+            WHERE above.revoked_at IS NOT NULL OR signed.revoked_at IS NOT NULL)),
+        k.revoked_at IS NOT NULL, k.verify_until,
+        min(coalesce(t.dies_at, p.dies_at), coalesce(p.dies_at, t.dies_at)), t.digest
+        FROM token_revocation AS t
+        JOIN accounts AS a ON a.id = t.account_id
+        JOIN signing_keys AS k ON k.kid = t.kid
+        LEFT JOIN token_revocation AS p ON p.jti = t.parent_jti
+        WHERE t.jti = ?1";
     INSERT Search = "INSERT INTO token_revocation
         (jti, account_id, kid, audience, parent_jti, issued_at, expires_at, auth_time, digest, dies_at)
         SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, (SELECT dies_at FROM token_revocation WHERE jti = ?5)

@@ -1,6 +1,7 @@
 //! Strict JSON and what a request and an answer consist of. Strict: a member given twice at any depth, an unknown
 //! member, a wrong type, a missing member, `null`, a byte-order mark, or anything after the value is refused by name.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -67,8 +68,8 @@ pub trait FromRequest: Sized {
 pub struct Reply {
     /// The JSON body, if there is one.
     pub body: Option<Value>,
-    /// JSON that is bytes already, in its place.
-    pub text: Option<&'static str>,
+    /// JSON that is text already, in its place.
+    pub text: Option<Cow<'static, str>>,
     /// Headers that belong to the answer itself.
     pub headers: Vec<(&'static str, String)>,
     /// The cursor of the next page.
@@ -79,6 +80,16 @@ impl Reply {
     /// A body and nothing else.
     pub fn json(body: Value) -> Self {
         Self { body: Some(body), ..Self::default() }
+    }
+
+    /// A body that is text already.
+    pub fn written(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { text: Some(text.into()), ..Self::default() }
+    }
+
+    /// The body as text, if there is one.
+    pub fn into_text(self) -> Option<Cow<'static, str>> {
+        self.text.or_else(|| self.body.map(|body| body.to_string().into()))
     }
 }
 

@@ -280,5 +280,5 @@ fn key(parsed: &Parsed) -> Result<(), Failure> {
         1 => keys.0.remove(0).reply(),
         _ => keys.reply(),
     };
-    term::out(&format!("{}\n", reply.body.unwrap_or_default()))
+    term::out(&format!("{}\n", reply.into_text().unwrap_or_default()))
 }

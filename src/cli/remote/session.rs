@@ -140,7 +140,7 @@ fn health(parsed: &Parsed) -> Result<(), Failure> {
 fn public_key(parsed: &Parsed) -> Result<(), Failure> {
     let mut remote = Remote::open_without_token(parsed)?;
     let key = remote.call::<ops::GetPublicKey>(&())?;
-    term::out(&format!("{}\n", key.reply().body.unwrap_or_default()))
+    term::out(&format!("{}\n", key.reply().into_text().unwrap_or_default()))
 }
 
 fn change_password(parsed: &Parsed) -> Result<(), Failure> {
