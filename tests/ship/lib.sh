@@ -95,6 +95,7 @@ run_image() {
     # The lines of README.md that aren't the engine's.
     "${in_image[@]}" /mcias init --dir /etc/mcias --hostname auth.example.com >/dev/null
     (cd "$work" && eval "$(awk '/^<!-- test: container -->$/ { on = 1 } on && /^mv / { print; exit }' "$here/README.md")")
+    sed -i 's/^# grpc_addr/grpc_addr/' "$work/etc/mcias.conf"
     mount -o remount,bind,ro "$image/etc/mcias"
     refused 1 "Read-only" "${in_image[@]}" /mcias init --dir /x
     refused 1 "Connection refused" "${in_image[@]}" /mcias server --config /etc/mcias/mcias.conf --healthcheck
@@ -106,10 +107,12 @@ run_image() {
     ctl() { "${in_image[@]}" /mciasctl --server https://127.0.0.1:8443 --cacert /etc/mcias/tls/ca.crt "$@"; }
     token=$(ctl login --username admin --password-stdin <"$work/etc/admin-password")
     [ "$(ctl token validate --token-stdin --json <<<"$token" | jq -r .username)" = admin ] || fail "the token isn't good"
+    MCIAS_TOKEN=$token "$(command -v chroot)" --userspec=10001:10001 --groups=10001 "$image" /mciasgrpcctl \
+        --server 127.0.0.1:9443 --cacert /etc/mcias/tls/ca.crt account list | grep -q admin || fail "gRPC finds nobody"
     "${in_image[@]}" /mciasdb --config /etc/mcias/mcias.conf account list | grep -q admin || fail "mciasdb finds nobody"
     "${in_image[@]}" /mciasdb --config /etc/mcias/mcias.conf backup --out /data/backup.db >/dev/null
     kill "$pid"
     wait "$pid" || fail "it ended with $?: $(cat "$work/log")"
     [ ! -e "$work/data/mcias.db-wal" ] || fail "it left a log behind"
-    ok "its root, read-only, as user 10001: init, serve, health, log in, validate, backup, end"
+    ok "its root, read-only, as user 10001: init, serve, health, log in, validate, gRPC, backup, end"
 }
