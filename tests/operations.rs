@@ -119,15 +119,15 @@ fn e2e_admin_flow() {
     admin.put(&format!("{path}/roles")).json(json!({"roles": ["ops", "dev"]})).ok(204);
     assert_eq!(kinds(server, carol.id()).iter().filter(|kind| kind.starts_with("role_")).count(), 2);
     admin.delete(&format!("{path}/roles/ops")).ok(204);
-    assert_eq!(server.last_event().details, json!({"role": "ops"}));
+    assert_eq!(server.last_event_of(carol.id()).details, json!({"role": "ops"}));
 
     // A name of its own, and a name that is taken.
     admin.patch(&path).json(json!({"username": "ADMIN"})).expect(409, "conflict");
     admin.patch(&path).json(json!({"username": "Caroline"})).ok(200);
-    let event = server.last_event();
+    let event = server.last_event_of(carol.id());
     assert_eq!(event.details, json!({"changed": {"username": {"from": "carol", "to": "caroline"}}}));
     admin.patch(&path).json(json!({"username": "caroline", "status": "active"})).ok(200);
-    assert_eq!(server.last_event().id, event.id, "what changes nothing makes no event");
+    assert_eq!(server.last_event_of(carol.id()).id, event.id, "what changes nothing makes no event");
     for bad in [json!({}), json!({"status": "deleted"}), json!({"status": null}), json!({"username": "a b"})] {
         admin.patch(&path).json(bad).expect(400, "invalid_request");
     }
@@ -186,7 +186,7 @@ fn e2e_totp_flow() {
     early_in_a_step();
     dora.post("/v1/auth/totp/confirm").json(json!({"code": "000000"})).expect(409, "conflict");
     dora.post("/v1/auth/totp/enroll").json(json!({"password": "not the password"})).expect(403, "forbidden");
-    assert_eq!(server.last_event().details, json!({"what": "password"}));
+    assert_eq!(server.last_event_of(dora.id()).details, json!({"what": "password"}));
     let first = dora.post("/v1/auth/totp/enroll").json(json!({"password": dora.password()})).ok(200);
     let replaced = dora.post("/v1/auth/totp/enroll").json(json!({"password": dora.password()})).ok(200);
     assert!(replaced.text("otpauth_uri").contains(replaced.text("secret")));
@@ -201,14 +201,14 @@ fn e2e_totp_flow() {
     assert!(dora.is_good() && !other.is_good(), "the account's other tokens are revoked");
     login(None).expect(401, "unauthorized");
     login(Some(confirming)).expect(401, "unauthorized");
-    assert_eq!(server.last_event().details, json!({"reason": "replayed"}));
+    assert_eq!(server.last_event_of(dora.id()).details, json!({"reason": "replayed"}));
     let token = login(Some(code(&secret, 1))).ok(200);
     assert_eq!(claims_of(token.text("token"))["amr"], json!(["pwd", "otp"]));
 
     // Another device: the code of the old one is needed, and confirming replaces it.
     let enroll = json!({"password": dora.password()});
     dora.post("/v1/auth/totp/enroll").json(enroll).expect(403, "forbidden");
-    assert_eq!(server.last_event().details, json!({"what": "totp"}));
+    assert_eq!(server.last_event_of(dora.id()).details, json!({"what": "totp"}));
 
     // The admin takes it off for a device that is lost.
     let path = format!("/v1/accounts/{}/totp", dora.id());
@@ -252,7 +252,7 @@ fn a_changed_password_ends_the_other_sessions_and_keeps_this_one() {
     }
     change(fred.password(), "a new and long passphrase").ok(204);
     assert!(fred.is_good() && !other.is_good());
-    assert_eq!(server.last_event().details, json!({"count": 1, "reason": "password_changed"}));
+    assert_eq!(server.last_event_of(fred.id()).details, json!({"count": 1, "reason": "password_changed"}));
     fred.try_login("fred", fred.password()).expect(401, "unauthorized");
     let again = fred.login("fred", "a new and long passphrase");
 
@@ -345,7 +345,7 @@ fn tokens_are_listed_and_revoked_by_their_owner_and_by_an_admin() {
     let third = gina.again();
     server.admin().delete(&path).ok(200).is(json!({"revoked": 2}));
     assert!(!gina.is_good() && !third.is_good());
-    assert_eq!(server.last_event().details, json!({"count": 2, "reason": "revoked_all"}));
+    assert_eq!(server.last_event_of(gina.id()).details, json!({"count": 2, "reason": "revoked_all"}));
     server.admin().delete(&path).ok(200).is(json!({"revoked": 0}));
 }
 
@@ -361,11 +361,11 @@ fn postgres_credentials_are_sealed_with_their_address() {
     admin.delete(&path).expect(404, "not_found");
     admin.put(&path).json(creds.clone()).ok(204);
     admin.get(&path).ok(200).is(creds.clone());
-    assert_eq!(server.last_event().kind, "pgcred_accessed");
+    assert_eq!(server.last_event_of(&id).kind, "pgcred_accessed");
     let token = admin.post("/v1/token/issue").json(json!({"account_id": &id})).ok(201).text("token").to_owned();
     let app = admin.with_token(&token);
     app.get(&path).ok(200).is(creds.clone());
-    assert_eq!(server.last_event().actor["username"], "app-with-database");
+    assert_eq!(server.last_event_of(&id).actor["username"], "app-with-database");
     app.put(&path).json(creds.clone()).expect(403, "forbidden");
     for (member, bad) in [
         ("host", json!("")),

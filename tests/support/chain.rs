@@ -87,6 +87,12 @@ impl Instance {
         self.events().pop().expect("an event")
     }
 
+    /// The newest event in which an account is actor or target; others may be making events at the same time.
+    #[track_caller]
+    pub fn last_event_of(&self, account: &str) -> Event {
+        self.events_of(account).pop().expect("an event")
+    }
+
     /// Puts an event at the end of the chain, so many seconds after now.
     pub fn event_in_the_future(&self, seconds: i64) {
         let last = self.last_event();
