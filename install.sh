@@ -2,9 +2,10 @@
 # Installs MCIAS from the unpacked tarball that this script is in. POSIX sh; no network; starts nothing.
 #
 # What is there already and isn't known to be from us is never overwritten: a file that somebody has changed stays, and
-# the new one goes beside it as .new. What we have put in place is in a list, share/mcias/installed, with its SHA-256;
-# by that list the next version and --uninstall tell ours from somebody's. Files are put in place by renaming, so that a
-# running server keeps the executable that it was started from.
+# the new one goes beside it as .new. What we have put in place is in a list, /etc/mcias/.installed, with its SHA-256;
+# by that list the next version and --uninstall tell ours from somebody's. It is written before the first file is placed,
+# so that whatever interrupts us, the next run knows its own. Files are put in place by renaming, so that a running server
+# keeps the executable that it was started from.
 set -eu
 umask 022
 LC_ALL=C
@@ -72,22 +73,28 @@ while [ $# -gt 0 ]; do
             prefix=$value
             ;;
         --destdir)
-            [ -n "$value" ] || wrong "--destdir is empty"
-            mkdir -p -- "$value" 2>/dev/null || [ "$doing" != install ] || fail "$value can't be made"
-            destdir=$(CDPATH='' cd -- "$value" && pwd) || fail "$value: no such folder"
-            [ "$destdir" != / ] || destdir=''
+            case $value in
+                '') wrong "--destdir is empty" ;;
+                /*) destdir=$value ;;
+                *) destdir=./$value ;;
+            esac
             packing=yes
             ;;
     esac
 done
 while [ "$prefix" != "${prefix%/}" ]; do prefix=${prefix%/}; done
 packing=${packing-}
+if [ -n "$packing" ]; then
+    [ "$doing" != install ] || mkdir -p "$destdir" 2>/dev/null || fail "$destdir can't be made"
+    destdir=$(CDPATH='' cd "$destdir" 2>/dev/null && pwd) || fail "$destdir: no such folder"
+    [ "$destdir" != / ] || destdir=''
+fi
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 bin=$prefix/bin
 share=$prefix/share
-list=$share/mcias/installed
 etc=/etc/mcias
+list=$etc/.installed
 data=/var/lib/mcias
 user=mcias
 # The names of the executable besides mcias, which makes each of them a program of its own.
@@ -97,14 +104,21 @@ mark='identity and access for people who own their infrastructure'
 
 # A root with next to nothing in it may have no /tmp.
 work=$(mktemp -d "${TMPDIR:-/tmp}/mcias-install.XXXXXX" 2>/dev/null || mktemp -d "$here/.work.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
+fresh=''
+trap 'rm -rf "$work"; [ -z "$fresh" ] || rm -f "$fresh"' EXIT
+trap 'exit 1' HUP INT PIPE TERM
 
 command -v sha256sum >/dev/null || fail "sha256sum is missing"
 sum() { sha256sum <"$1" | cut -d ' ' -f 1; }
 exists() { [ -e "$1" ] || [ -h "$1" ]; }
-# The SHA-256 that the list has for a path; nothing for one that isn't in it.
-listed() { [ ! -f "$destdir$list" ] || awk -v path="$1" 'substr($0, 67) == path { print $1; exit }' "$destdir$list"; }
+# is_listed PLACE SUM: whether we have put this there. What lay beside it as .new may have taken its place since.
+is_listed() {
+    [ -f "$destdir$list" ] || return 1
+    awk -v path="$1" -v sum="$2" '$1 == sum && (substr($0, 67) == path || substr($0, 67) == path ".new") { found = 1 }
+        END { exit !found }' "$destdir$list"
+}
+# The prefix that MCIAS is installed below; nothing where it isn't.
+listed_prefix() { [ ! -f "$destdir$list" ] || sed -n '1s/^# below //p' "$destdir$list"; }
 
 # The tarball is whole: what its SHA256SUMS names is as it was packed, and everything that is used is named there.
 verify_tarball() {
@@ -175,12 +189,14 @@ is_our_link() {
 # Puts a file in place of whatever has its name, at once and whole.
 put() {
     mkdir -p "${3%/*}"
+    # What a run left behind that was killed.
+    rm -f "${3%/*}"/.mcias-install.??????
     fresh=$(mktemp "${3%/*}/.mcias-install.XXXXXX")
     # A power cut must not leave the new name with nothing in it.
     if cat "$2" >"$fresh" && chmod "$1" "$fresh" && { sync "$fresh" 2>/dev/null || sync; } && mv -f "$fresh" "$3"; then
+        fresh=''
         return 0
     fi
-    rm -f "$fresh"
     fail "$3 can't be written"
 }
 
@@ -192,6 +208,15 @@ look_before() {
         "$here/mcias" version >/dev/null 2>&1 ||
             fail "the executable doesn't run here: is the tarball the one for $(uname -m), and may $here hold programs?"
     fi
+    was=$(listed_prefix)
+    [ "${was:-$prefix}" = "$prefix" ] ||
+        fail "MCIAS is installed below $was: say --prefix $was, or first --uninstall --prefix $was"
+    { plan && plan_links | sed 's/^/- /' && say "- - $etc/x" && say "- - $data/x"; } | while read -r _ _ place; do
+        parent=$destdir${place%/*}
+        while [ -n "$parent" ] && ! exists "$parent"; do parent=${parent%/*}; done
+        [ -d "$parent/" ] || fail "$parent is there already and no folder; nothing was changed"
+        [ -w "$parent/" ] || fail "$parent can't be written to; nothing was changed"
+    done
     plan_links | while read -r target place; do
         exists "$destdir$place" || continue
         is_our_link "$destdir$place" "$target" ||
@@ -227,7 +252,7 @@ make_user() {
         elif command -v addgroup >/dev/null; then
             addgroup -S "$user"
         else
-            say "$user:x:$(free_id):" >>/etc/group
+            append /etc/group "$user:x:$(free_id):"
         fi || fail "the group $user can't be made"
         say "made the group $user"
     fi
@@ -238,16 +263,22 @@ make_user() {
             adduser -S -D -H -h "$data" -s "$nologin" -G "$user" "$user"
         else
             # No password fits the x.
-            say "$user:x:$(free_id):$(awk -F : -v name="$user" '$1 == name { print $3 }' /etc/group):MCIAS:$data:$nologin" >>/etc/passwd
+            append /etc/passwd "$user:x:$(free_id):$(awk -F : -v name="$user" '$1 == name { print $3 }' /etc/group):MCIAS:$data:$nologin"
         fi || fail "the user $user can't be made"
         say "made the user $user"
     fi
 }
+# append FILE LINE: whole or not at all, also where the last line has no end.
+append() {
+    fresh=$1.mcias-install
+    cp -p "$1" "$fresh" && { [ -z "$(tail -c 1 "$1")" ] || echo >>"$fresh"; } && say "$2" >>"$fresh" && mv -f "$fresh" "$1" && fresh=''
+}
 # A number below 1000 that neither a user nor a group has, for a system without tools to make them.
 free_id() { awk -F : '{ taken[$3] = 1 } END { for (id = 999; id in taken; id--); print id }' /etc/passwd /etc/group; }
 
-owner_of() { stat -c '%U:%G' "$1"; }
-mode_of() { printf '0%s\n' "$(stat -c '%a' "$1")"; }
+# The data may be on another disk, behind a link.
+owner_of() { stat -L -c '%U:%G' "$1"; }
+mode_of() { printf '0%s\n' "$(stat -L -c '%a' "$1")"; }
 # is_as PLACE MODE OWNER: whether it is so. There are no owners in a package.
 is_as() {
     [ "$(mode_of "$destdir$1")" = "$2" ] && { [ -n "$packing" ] || [ "$(owner_of "$1")" = "$3" ]; }
@@ -257,7 +288,7 @@ is_somebodys() {
     exists "$destdir$1" || return 1
     [ -f "$destdir$1" ] || return 0
     there=$(sum "$destdir$1")
-    [ "$there" != "$2" ] && [ "$there" != "$(listed "$1")" ]
+    [ "$there" != "$2" ] && ! is_listed "$1" "$there"
 }
 
 # folder PLACE MODE OWNER
@@ -278,8 +309,18 @@ do_install() {
     folder "$etc" 0750 "root:$user"
     folder "$data" 0700 "$user:$user"
 
-    : >"$work/installed"
     plan >"$work/plan"
+    # All that will be ours, and all that was.
+    { [ ! -f "$destdir$list" ] || cat "$destdir$list"; } >"$work/was"
+    say "# below $prefix" >"$work/installed"
+    cp "$work/installed" "$work/either"
+    while read -r mode file place; do
+        prepare "$file"
+        new=$(sum "$source")
+        say "$new  $place"
+    done <"$work/plan" >>"$work/either"
+    sed 1d "$work/was" >>"$work/either"
+    put 0644 "$work/either" "$destdir$list"
     while read -r mode file place; do
         prepare "$file"
         new=$(sum "$source")
@@ -291,13 +332,13 @@ do_install() {
             say "$destdir$place"
         elif [ "$old" = "$new" ]; then
             is_as "$place" "$mode" root:root || put "$mode" "$source" "$destdir$place"
-        elif [ "$file" = mcias ] || [ "$old" = "$(listed "$place")" ]; then
+        elif [ "$file" = mcias ] || is_listed "$place" "$old"; then
             put "$mode" "$source" "$destdir$place"
             say "$destdir$place: renewed"
         else
             at=$place.new
             if is_somebodys "$at" "$new"; then
-                say "$destdir$place and $at have been changed and stay; see $here/$file"
+                say "$destdir$place and $destdir$at have been changed and stay; see $here/$file"
                 continue
             fi
             put "$mode" "$source" "$destdir$at"
@@ -315,7 +356,15 @@ do_install() {
         ln -s "$target" "$destdir$place"
         say "$destdir$place"
     done <"$work/links"
-    cmp -s "$work/installed" "$destdir$list" 2>/dev/null || put 0644 "$work/installed" "$destdir$list"
+    # What this version no longer has.
+    cut -c 67- "$work/installed" >"$work/now"
+    sed 1d "$work/was" | while read -r was place; do
+        grep -Fqx "$place" "$work/now" || ! exists "$destdir$place" || [ "$(sum "$destdir$place")" != "$was" ] || {
+            rm -f "$destdir$place"
+            say "$destdir$place: removed"
+        }
+    done
+    put 0644 "$work/installed" "$destdir$list"
     [ -n "$packing" ] || next_steps
 }
 
@@ -364,14 +413,15 @@ do_check() {
         prepare "$file"
         if [ ! -f "$destdir$place" ]; then
             fault "$destdir$place: isn't there, or can't be seen"
-        elif ! cmp -s "$source" "$destdir$place"; then
-            if cmp -s "$source" "$destdir$place.new"; then
-                say "$destdir$place: changed on purpose, as it seems; this version's is beside it as .new"
-            else
-                fault "$destdir$place: isn't this version's"
-            fi
+            continue
+        fi
+        has "$place" "$mode" root:root
+        if cmp -s "$source" "$destdir$place"; then
+            continue
+        elif [ "$file" != mcias ] && cmp -s "$source" "$destdir$place.new"; then
+            say "$destdir$place: changed on purpose, as it seems; this version's is beside it as .new"
         else
-            has "$place" "$mode" root:root
+            fault "$destdir$place: isn't this version's"
         fi
     done <"$work/plan"
     plan_links >"$work/links"
@@ -385,11 +435,14 @@ do_check() {
 do_uninstall() {
     if [ -z "$packing" ]; then
         [ "$(id -u)" = 0 ] || fail "this needs root"
-        if command -v systemctl >/dev/null && { systemctl -q is-active mcias || systemctl -q is-enabled mcias; } 2>/dev/null; then
+        # In a chroot systemctl says yes to everything.
+        if [ -d /run/systemd/system ] && command -v systemctl >/dev/null && { systemctl -q is-active mcias || systemctl -q is-enabled mcias; } 2>/dev/null; then
             fail "the service is running or enabled; first: systemctl disable --now mcias"
         fi
     fi
-    [ -f "$destdir$list" ] || fail "$destdir$list isn't there: nothing of ours is known to be installed below ${destdir}$prefix"
+    was=$(listed_prefix)
+    [ -n "$was" ] || fail "$destdir$list isn't there: nothing of ours is known to be installed"
+    [ "$was" = "$prefix" ] || fail "MCIAS is installed below $was: say --prefix $was"
     plan_links >"$work/links"
     while read -r target place; do
         if is_our_link "$destdir$place" "$target"; then
@@ -399,7 +452,7 @@ do_uninstall() {
         fi
     done <"$work/links"
     # What lay beside as .new may have taken its place since.
-    awk '{ print } sub(/[.]new$/, "")' "$destdir$list" >"$work/list"
+    sed 1d "$destdir$list" | awk '{ print } sub(/[.]new$/, "")' >"$work/list"
     while read -r was place; do
         exists "$destdir$place" || continue
         if [ "$(sum "$destdir$place")" = "$was" ]; then
@@ -409,7 +462,6 @@ do_uninstall() {
         fi
     done <"$work/list"
     rm -f "$destdir$list"
-    rmdir "$destdir$share/mcias" 2>/dev/null || :
     # Only what is empty.
     rmdir "$destdir$etc" 2>/dev/null || :
     rmdir "$destdir$data" 2>/dev/null || :
