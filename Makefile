@@ -6,8 +6,8 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # The static executable has to stay under this many bytes.
 MAX_SIZE   := 10000000
 
-# What a release is called. `mcias version` of the static executable says it.
-VERSION ?= $(or $(shell git describe --tags --always 2>/dev/null),$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1))
+# What a release is called. `mcias version` of the static executable says it. What isn't committed makes it `-dirty`.
+VERSION ?= $(or $(shell git describe --tags --always --dirty 2>/dev/null),$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1))
 # The time stamps in what is packed: the commit's.
 EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
 
@@ -20,7 +20,7 @@ MUSL         := $(TRIPLE_$(ARCH))
 # For which architectures `make dist` and `make image` pack.
 ARCHES       ?= amd64 arm64
 DIST         := $(TARGET_DIR)/dist
-REVISION      = $(shell git rev-parse HEAD 2>/dev/null)
+REVISION      = $(shell git describe --always --abbrev=40 --exclude '*' --dirty 2>/dev/null)
 DOCKER       ?= docker
 INSTALL_FLAGS ?=
 
