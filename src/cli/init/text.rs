@@ -76,6 +76,11 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
+/// Whether systemd runs and `install.sh` has given it our unit.
+fn unit_is_there() -> bool {
+    Path::new("/run/systemd/system").is_dir() && Path::new("/etc/systemd/system/mcias.service").is_file()
+}
+
 /// What to run next, as lines for a shell; the rest are comments, so that all of it can be pasted.
 pub fn next_steps(plan: &Plan, program: &OsStr) -> String {
     let layout = &plan.layout;
@@ -86,6 +91,7 @@ pub fn next_steps(plan: &Plan, program: &OsStr) -> String {
     }
     let start = format!("{} server --config {}", shell_word(program), word(&layout.config));
     let start = match layout.owner {
+        Some(_) if unit_is_there() => "systemctl enable --now mcias".to_owned(),
         Some(_) => format!("su -s /bin/sh {} -c {}", owner::NAME, shell_word(OsStr::new(&start))),
         None => start,
     };

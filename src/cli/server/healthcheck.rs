@@ -1,7 +1,7 @@
 //! `mciassrv --healthcheck`: asks the running server, for containers that have no other program in them. Trusts exactly
 //! the certificate that the configuration names, whoever signed it and whatever it is called.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,11 @@ pub fn ask(config: &Config) -> Result<(), Failure> {
     }
     let leaf = CertificateDer::from_pem_file(&config.server.tls_cert)
         .map_err(|e| Failure::new(format!("[server] tls_cert {}: {e}", config.server.tls_cert.display())))?;
-    status(address, leaf).map_err(|e| unwell(e.to_string())).and_then(|line| {
+    let failed = |e: std::io::Error| match e.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => unwell(format!("no answer within {} s", PATIENCE.as_secs())),
+        _ => unwell(e.to_string()),
+    };
+    status(address, leaf).map_err(failed).and_then(|line| {
         if line.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(unwell(format!("it answered '{line}'"))) }
     })
 }
