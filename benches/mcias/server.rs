@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::ClientConfig;
+use rustls::client::Resumption;
 
 use crate::Scale;
 use crate::load::Target;
@@ -85,9 +86,11 @@ impl Drop for Server {
     }
 }
 
-/// A client's TLS that trusts the instance's CA.
+/// A client's TLS that trusts the instance's CA, and begins anew each time: a session that is taken up again costs less.
 pub fn tls_of(instance: &Instance) -> Arc<ClientConfig> {
-    trusting(&instance.text("tls/ca.crt"), &[b"http/1.1"])
+    let mut config = ClientConfig::clone(&trusting(&instance.text("tls/ca.crt"), &[b"http/1.1"]));
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
 }
 
 fn address_of_rest(line: &str) -> Option<SocketAddr> {
