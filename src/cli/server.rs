@@ -1,9 +1,11 @@
 //! The role `mciassrv`: the REST and gRPC server.
 
 mod certificates;
+mod chores;
 mod healthcheck;
 mod pace;
 pub(super) mod run;
+mod signals;
 
 use std::path::Path;
 
@@ -17,11 +19,11 @@ use run::Besides;
 pub static ROLE: Role = Role {
     name: "mciassrv",
     word: "server",
-    about: "the REST server",
+    about: "the REST and gRPC server",
     common: &[],
     commands: &[Command {
         name: "",
-        about: "the REST server",
+        about: "the REST and gRPC server",
         notes: &[
             "Runs in the foreground and logs to standard error. SIGTERM ends it once requests under way are done; \
              SIGHUP reads certificate, key and log level again.",

@@ -4,16 +4,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use super::certificates::Watched;
+use super::chores::{Complaint, begin, hourly, look_at_clock, look_at_data_keys, on_a_thread, say_stopped};
 use super::pace::Pace;
+use super::signals::{Signals, Told};
 use crate::cli::VERSION;
 use crate::cli::secrets;
 use crate::cli::term::Failure;
@@ -21,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::grpc::Grpc;
 use crate::limits;
-use crate::model::audit::{EventType, Occasion, Via};
+use crate::model::audit::{Occasion, Via};
 use crate::net::connections::{Connections, Limits, TimeLimits};
 use crate::net::door::{ConnInfo, Protocol};
 use crate::net::house::House;
@@ -32,8 +30,8 @@ use crate::net::log::{self, Log};
 use crate::net::notify::Notifier;
 use crate::net::tls;
 use crate::rest::Rest;
-use crate::service::{Policy, Readiness, Service};
-use crate::store::{Condition, ServerLock, Store};
+use crate::service::{Policy, Service};
+use crate::store::{ServerLock, Store};
 
 /// File descriptors that aren't connections: listeners, the database, its readers, the log.
 const OTHER_FILES: u64 = 64;
@@ -41,14 +39,10 @@ const OTHER_FILES: u64 = 64;
 const KNOWN_LOGINS: u32 = 1000;
 /// How often the clock is looked at.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(5);
-/// How often it is said that the database takes no writes.
-const COMPLAIN: Duration = Duration::from_secs(60);
 /// How often the certificate files are looked at.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
 /// How often a checkpoint is signed, and the parameters of stored hashes are counted.
 const HOURLY: Duration = Duration::from_secs(3600);
-/// How long the row of an expired token is kept, in seconds.
-const KEEP_EXPIRED: i64 = 7 * 86_400;
 /// How long, where requests are under way at the end, others are still taken: a load balancer asks `/v1/ready`, is told
 /// no, and sends them elsewhere.
 const TELL_DRAINING: Duration = Duration::from_secs(1);
@@ -284,128 +278,6 @@ fn listening(bound: TcpListener) -> Result<(tokio::net::TcpListener, SocketAddr)
     Ok((listener, address))
 }
 
-/// The keys, the event and the checkpoint that a start begins with; not while the clock is behind, and not on a disk
-/// that takes none, where checks go on.
-fn begin(service: &Service) -> bool {
-    if service.readiness() == Readiness::ClockBehind {
-        error!(
-            "the clock is behind the newest event in the database: nothing but health is served until it has \
-                caught up"
-        );
-        return false;
-    }
-    let begun = service
-        .ensure_signing_keys()
-        .and_then(|()| service.note(EventType::ServerStarted))
-        .and_then(|()| sign_checkpoint(service));
-    if let Err(e) = begun {
-        error!(cause = %e, "the start can't be written to the database");
-        return false;
-    }
-    true
-}
-
-/// What is done every hour, and so never in the first of a run: a checkpoint, and the rows of tokens that expired more
-/// than a week ago go. Not while the clock is behind; and what is removed only where it hasn't jumped for an hour.
-fn hourly(service: &Service, may_prune: bool) -> crate::error::Result<()> {
-    service.admit()?;
-    sign_checkpoint(service)?;
-    if !may_prune {
-        warn!("the clock has jumped: nothing is pruned before it has been steady for an hour");
-        return Ok(());
-    }
-    let pruned = service.prune_expired(KEEP_EXPIRED)?;
-    if pruned > 0 {
-        info!(pruned, "removed the rows of expired tokens");
-    }
-    Ok(())
-}
-
-/// Takes another data key, if mciasdb has made one.
-fn look_at_data_keys(service: &Service) {
-    match service.refresh_data_keys() {
-        Ok(true) => info!("the data key was changed"),
-        Ok(false) => {}
-        Err(e) => error!(cause = %e, "the data keys can't be read"),
-    }
-}
-
-/// Looks at the clock, and says so when it changed; whether it is in order.
-fn look_at_clock(service: &Service) -> bool {
-    match service.look_at_clock() {
-        Ok(Some(true)) => {
-            error!("the clock went behind the newest event in the database: nothing but health is served")
-        }
-        Ok(Some(false)) => info!("the clock has caught up with the database"),
-        Ok(None) => {}
-        Err(e) => error!(cause = %e, "the database can't be read"),
-    }
-    if service.readiness() == Readiness::ReadOnly && service.checkpoint().is_ok() {
-        info!("the database takes writes again");
-    }
-    service.readiness() == Readiness::Ready
-}
-
-/// What is said while the database takes no writes: at once, and then once a minute.
-#[derive(Default)]
-struct Complaint {
-    last: Option<Instant>,
-}
-
-impl Complaint {
-    fn look_at(&mut self, service: &Service) {
-        let why = match service.store().condition() {
-            Condition::Good => {
-                self.last = None;
-                return;
-            }
-            Condition::Full => "its disk is full or read-only",
-            Condition::Failed => "after an I/O error it is not trusted before a restart",
-            Condition::Newer => "its schema is newer than this program",
-        };
-        if self.last.is_none_or(|last| last.elapsed() >= COMPLAIN) {
-            error!("the database takes no writes: {why}; checks are answered");
-            self.last = Some(Instant::now());
-        }
-    }
-}
-
-/// Signs the audit log's head, and logs the signature: whoever collects the log holds an anchor.
-fn sign_checkpoint(service: &Service) -> crate::error::Result<()> {
-    let checkpoint = service.checkpoint()?;
-    let (hash, signature) = (URL_SAFE_NO_PAD.encode(checkpoint.hash), URL_SAFE_NO_PAD.encode(checkpoint.signature));
-    info!(
-        count = checkpoint.count,
-        hash,
-        signed_at = checkpoint.time,
-        kid = checkpoint.kid,
-        signature,
-        "audit checkpoint"
-    );
-    Ok(())
-}
-
-/// The event and the checkpoint that an ordinary end leaves.
-fn say_stopped(service: &Service) {
-    // Not by the readiness: a server that stops is draining before it is anything else.
-    if service.admit().is_err() {
-        return;
-    }
-    if let Err(e) = service.note(EventType::ServerStopped).and_then(|()| sign_checkpoint(service)) {
-        error!(cause = %e, "the end can't be written to the database");
-    }
-}
-
-/// Work of the server's own, beside the requests.
-fn on_a_thread(house: &Arc<House>, work: impl FnOnce(&Service) -> crate::error::Result<()> + Send + 'static) {
-    let service = house.service.clone();
-    tokio::task::spawn_blocking(move || {
-        if let Err(e) = work(&service) {
-            error!(cause = %e, "work on the database failed");
-        }
-    });
-}
-
 fn reload_level(config: &Config, log: &Log) {
     match config::load(&config.file) {
         Ok(config) => log.set_level(config.log.level),
@@ -419,70 +291,4 @@ fn every(period: Duration) -> tokio::time::Interval {
     ticks.reset();
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
-}
-
-/// The signals that mean something to a server.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    stdin: Option<oneshot::Receiver<()>>,
-    /// Kept so that a write past RLIMIT_FSIZE is an error to the database, and doesn't end the process.
-    _file_too_large: Signal,
-}
-
-/// SIGXFSZ, which has no name in tokio: 25 on every Linux but MIPS and PA-RISC.
-const SIGXFSZ: i32 = 25;
-
-impl Signals {
-    fn new(with_stdin: bool) -> std::io::Result<Self> {
-        Ok(Self {
-            stdin: with_stdin.then(end_of_stdin),
-            _file_too_large: signal(SignalKind::from_raw(SIGXFSZ))?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.terminate.recv() => Told::End,
-            _ = self.interrupt.recv() => Told::End,
-            _ = self.hangup.recv() => Told::Reload,
-            () = Self::ended(&mut self.stdin) => Told::End,
-        }
-    }
-
-    /// Waits for the end of standard input, once; for ever where that means nothing.
-    async fn ended(stdin: &mut Option<oneshot::Receiver<()>>) {
-        let Some(end) = stdin else { return std::future::pending().await };
-        // A sender that is gone has read to the end, too.
-        let _ = end.await;
-        *stdin = None;
-    }
-
-    /// The next one that means the end.
-    async fn end(&mut self) {
-        while self.next().await != Told::End {}
-    }
-}
-
-/// Reads standard input to its end, on a thread of its own: there is no other way to wait for it.
-fn end_of_stdin() -> oneshot::Receiver<()> {
-    let (sender, ended) = oneshot::channel();
-    std::thread::spawn(move || {
-        // An input that can't be read is at its end.
-        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-        // Nobody may be waiting any more.
-        let _ = sender.send(());
-    });
-    ended
-}
-
-/// What a signal means.
-#[derive(PartialEq, Eq)]
-enum Told {
-    End,
-    Reload,
 }
