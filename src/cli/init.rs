@@ -125,7 +125,9 @@ api_burst = 0
 fn run(parsed: &Parsed) -> Result<(), Failure> {
     let plan = Plan::read(parsed, |variable| std::env::var_os(variable))?;
     make(&plan, Clock::System.now(), create_database)?;
-    term::out(&text::next_steps(&plan, &program()))
+    let has_unit =
+        Path::new("/run/systemd/system").is_dir() && Path::new("/etc/systemd/system/mcias.service").is_file();
+    term::out(&text::next_steps(&plan, &program(), has_unit))
 }
 
 /// Makes the database with its keys, its first account and that account's role.

@@ -385,7 +385,7 @@ fn what_to_run_next_can_be_pasted() {
     let show = "for a in \"$@\"; do echo \"<$a>\"; done";
     let functions = format!("mcias() {{ {show}; [ \"${{6-}}\" != login ] || cat; }}; su() {{ eval \"$5\"; }}\n");
     let shown = |plan: &Plan| {
-        let script = format!("{functions}{}", text::next_steps(plan, OsStr::new("mcias")));
+        let script = format!("{functions}{}", text::next_steps(plan, OsStr::new("mcias"), false));
         let output = Process::new("sh").args(["-eu", "-c", &script]).output().unwrap();
         assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
@@ -397,7 +397,13 @@ fn what_to_run_next_can_be_pasted() {
          <--save>\n{password}\n{ctl}<account>\n<list>\n"
     );
     assert_eq!(shown(&plan), expected);
-    assert!(text::next_steps(&plan, OsStr::new("mcias")).contains("\nexport GOOD\n"));
+    assert!(text::next_steps(&plan, OsStr::new("mcias"), true).contains("\nexport GOOD\n"));
     plan.layout.owner = Some(Owner { uid: 1, gid: 1 });
     assert_eq!(shown(&plan), expected);
+    let under_systemd = text::next_steps(&plan, OsStr::new("mcias"), true);
+    assert!(under_systemd.contains("\nsystemctl enable --now mcias\n"), "{under_systemd}");
+    assert!(
+        under_systemd.contains("GOOD=... in /etc/mcias/env") && !under_systemd.contains("export"),
+        "{under_systemd}"
+    );
 }

@@ -76,22 +76,25 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// Whether systemd runs and `install.sh` has given it our unit.
-fn unit_is_there() -> bool {
-    Path::new("/run/systemd/system").is_dir() && Path::new("/etc/systemd/system/mcias.service").is_file()
-}
-
 /// What to run next, as lines for a shell; the rest are comments, so that all of it can be pasted.
-pub fn next_steps(plan: &Plan, program: &OsStr) -> String {
+/// `has_unit` is whether systemd runs here and has got the unit from `install.sh`, which is for a whole system.
+pub fn next_steps(plan: &Plan, program: &OsStr, has_unit: bool) -> String {
     let layout = &plan.layout;
     let word = |path: &Path| shell_word(path.as_os_str());
     let mut out = format!("# A new instance is in {}.\n", word(layout.folder()));
-    if let Some((variable, _)) = &plan.passphrase {
+    let by_unit = has_unit && layout.owner.is_some();
+    if let Some((variable, _)) = &plan.passphrase
+        && by_unit
+    {
+        out.push_str(&format!(
+            "# The server needs the passphrase: {variable}=... in /etc/mcias/env, for root alone to read.\n"
+        ));
+    } else if let Some((variable, _)) = &plan.passphrase {
         out.push_str(&format!("# The server needs the passphrase in its environment:\nexport {variable}\n"));
     }
     let start = format!("{} server --config {}", shell_word(program), word(&layout.config));
     let start = match layout.owner {
-        Some(_) if unit_is_there() => "systemctl enable --now mcias".to_owned(),
+        Some(_) if by_unit => "systemctl enable --now mcias".to_owned(),
         Some(_) => format!("su -s /bin/sh {} -c {}", owner::NAME, shell_word(OsStr::new(&start))),
         None => start,
     };
