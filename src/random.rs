@@ -44,3 +44,21 @@ pub fn uuid_from_stock() -> Result<Uuid> {
 pub fn uuid() -> Result<Uuid> {
     Ok(uuid::Builder::from_random_bytes(bytes()?).into_uuid())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_id_comes_out_of_a_stock_twice() {
+        let of_a_thread = || (0..1000).map(|_| uuid_from_stock().unwrap()).collect::<Vec<_>>();
+        let mut all: Vec<Uuid> = std::thread::scope(|scope| {
+            let threads = [scope.spawn(of_a_thread), scope.spawn(of_a_thread)];
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(all.iter().all(|id| id.get_version_num() == 4));
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 2000);
+    }
+}

@@ -166,8 +166,8 @@ pub(super) fn open_file(path: &Path, how: Opening) -> rusqlite::Result<Connectio
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    // One plan for a statement, whatever its parameters are: else many are planned anew each time, for fifty times the
-    // price of the look-up itself.
+    // One plan for a statement, whatever its parameters are: else many are planned anew each time, which costs far more
+    // than the look-up itself.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.set_prepared_statement_cache_capacity(128);
